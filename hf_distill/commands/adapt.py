@@ -65,7 +65,6 @@ def run(
     too; with `adaptation.from_scratch`, the same student with random weights is fine-tuned in the same way. Writes to
     `training.output_dir`: the adapted student with its tokenizer and card, `baseline/` with the same files,
     `results.json` and `arguments.yaml`.
-    `results.json` and `arguments.yaml`.
 
     Args:
         task: The task and the location of its rows.

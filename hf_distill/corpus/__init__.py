@@ -1,4 +1,4 @@
-"""Contextualized corpora: general text that is like a task's text.
+"""Contextualized corpora: general text that is similar to a task's text.
 
-Torch may be imported by `augment` alone, and nothing here knows an objective, a teacher or a training.
+Only `augment` may import torch, and nothing here knows an objective, a teacher or a training.
 """

@@ -307,7 +307,7 @@ def test_a_changed_function_is_another_analysis(own_functions, monkeypatch):
         ("my_terms", "must look like package.module:function"),
         ("my_terms:nothing", "cannot be imported: .*PYTHONPATH"),
         ("no_such_module:f", "cannot be imported"),
-        ("my_terms:CONSTANT", "is no function but int"),
+        ("my_terms:CONSTANT", "is not a function but int"),
     ],
 )
 def test_a_function_that_is_not_there_is_an_error_that_names_the_flag(own_functions, name, message):
@@ -318,5 +318,5 @@ def test_a_function_that_is_not_there_is_an_error_that_names_the_flag(own_functi
 def test_terms_that_engines_cannot_take_are_errors(own_functions):
     with pytest.raises(TypeError, match="must return strings, but one is int: 1"):
         Analyzer(token_analysis="my_terms:numbers").tokens("x")
-    with pytest.raises(ValueError, match="returned the term 'new york'; terms are not empty, without blanks"):
+    with pytest.raises(ValueError, match="returned the term 'new york'; a term must not be empty or contain a blank"):
         Analyzer(token_analysis="my_terms:blanks").encode([["x"]])

@@ -131,7 +131,7 @@ def test_a_killed_build_goes_on_after_the_last_finished_block_and_ends_in_the_sa
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    with pytest.raises(ValueError, match=r"is no whole index: .* was not finished"):
+    with pytest.raises(ValueError, match=r"is not a complete index: .* was not finished"):
         IndexHandle(tmp_path / "killed")
     written, real = [], blocks._write_block
     monkeypatch.setattr(blocks, "_write_block", lambda *given: written.append(given[3].name) or real(*given))
@@ -191,12 +191,12 @@ def test_a_truncated_or_missing_block_is_refused_when_the_index_is_opened(tmp_pa
     handle = save_index(STREAMS, tmp_path / "index", SETTINGS)
     block = tmp_path / "index" / "blocks" / "000001.bin"
     block.write_bytes(block.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"is no whole index: .*000001.bin' is damaged or cut short"):
+    with pytest.raises(ValueError, match=r"is not a complete index: .*000001.bin' is damaged or cut short"):
         IndexHandle(tmp_path / "index")
     with pytest.raises(ValueError, match=r"The index is damaged: .*000001.bin' is damaged or cut short"):
         handle.open()
     block.unlink()
-    with pytest.raises(ValueError, match=r"is no whole index: .*000001.bin' is missing"):
+    with pytest.raises(ValueError, match=r"is not a complete index: .*000001.bin' is missing"):
         IndexHandle(tmp_path / "index")
 
 

@@ -134,7 +134,7 @@ def test_an_index_that_another_build_takes_away_is_never_called_complete(server,
         kept["mappings"]["_meta"] = {**kept["mappings"]["_meta"], "hf_distill_builder": "another"}
 
     monkeypatch.setattr(SearchServer, "add", taken_away)
-    with pytest.raises(RuntimeError, match=r"was taken away while it was filled.*Start again when that has ended"):
+    with pytest.raises(RuntimeError, match=r"was deleted while it was filled.*Start again when that build has ended"):
         index(server, tmp_path)
     assert_as_bm25s(index(server, tmp_path).open(), tmp_path)
 
@@ -150,7 +150,7 @@ def test_a_strange_index_of_the_same_name_is_never_deleted(server, tmp_path):
     index(server, tmp_path / "a")
     (kept,) = server.indices.values()
     kept["mappings"]["_meta"] = {"owner": "somebody"}
-    with pytest.raises(RuntimeError, match="that is not ours: delete or rename it"):
+    with pytest.raises(RuntimeError, match="that hf_distill did not make: delete or rename it"):
         index(server, tmp_path / "b")
     assert server.indices
 

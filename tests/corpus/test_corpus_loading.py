@@ -159,7 +159,7 @@ def test_numbers_in_tables_stay_what_they_are_in_the_file(tmp_path):
 def test_tables_with_other_marks_between_cells_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("text,source\nred fox,a\n")
     (tmp_path / "b.csv").write_text("text;source\nred fox;a\n")
-    with pytest.raises(ValueError, match=r"mixes tables whose cells stand between ',' and ';' \('a.csv', ...\)"):
+    with pytest.raises(ValueError, match=r"mixes tables whose separators are ',' and ';' \('a.csv', ...\)"):
         load_general_corpus(tmp_path)
 
 
@@ -238,7 +238,7 @@ def test_files_of_several_kinds_are_an_error(tmp_path):
 
 def test_a_file_of_no_known_kind_is_an_error(tmp_path):
     (tmp_path / "c.pdf").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"'c.pdf' \(--corpus\) is of no known kind; known are .parquet"):
+    with pytest.raises(ValueError, match=r"'c.pdf' \(--corpus\) is of an unknown kind; known are .parquet"):
         load_general_corpus(tmp_path / "c.pdf")
     with pytest.raises(ValueError, match="holds no file of a known kind"):
         load_general_corpus(tmp_path)

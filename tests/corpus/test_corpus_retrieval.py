@@ -112,7 +112,7 @@ def test_an_unfinished_index_is_not_found_and_built_anew(tmp_path):
 def test_a_damaged_index_is_refused(tmp_path):
     save_index(STREAMS, tmp_path / "index", SETTINGS)
     (tmp_path / "index" / "data.csc.index.npy").write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"is no whole index: .*data.csc.index.npy' is damaged or cut short"):
+    with pytest.raises(ValueError, match=r"is not a complete index: .*data.csc.index.npy' is damaged or cut short"):
         IndexHandle(tmp_path / "index")
     assert find_index(tmp_path / "index", SETTINGS) is None
 

@@ -101,7 +101,7 @@ def test_without_matplotlib_there_are_tables(data, monkeypatch):
 
 @pytest.mark.parametrize("corpora", [["a={g}", "a={g}"], ["task={g}"], ["evaluation={g}"], ["{g}", "{g}"]])
 def test_a_name_that_is_taken_is_refused(data, corpora):
-    with pytest.raises(ValueError, match="two corpora of the name"):
+    with pytest.raises(ValueError, match="two corpora with the name"):
         run(data, *(corpus.format(g=data / "general.txt") for corpus in corpora))
 
 

@@ -1,8 +1,8 @@
-"""Builds an augmented corpus: the texts of a task, and each of them again and again with words replaced.
+"""Builds an augmented corpus: the texts of a task, and for each text several samples with replaced words.
 
-rows -> distinct texts -> candidates for their words -> draws (TinyBERT, data augmentation, Algorithm 1). Candidates
-are found shard by shard; a shard is finished for good once its marker is in the work folder, so a killed build
-continues there and ends in the same corpus.
+rows -> distinct texts -> candidates for their words -> samples (TinyBERT, data augmentation, Algorithm 1). Candidates
+are found shard by shard. A shard with a marker in the work folder is finished, so a killed build continues after it
+and gives the same corpus.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from ..text.rows import read_arrow, table_of
 from .candidates import COUNTS, CandidateFinder
 from .sampler import Replacements, draw_row, random_of
 
-# A change of what any step does must change it: finished steps of older code are then refused.
+# Increase it when any step changes: finished steps of older code are then refused.
 AUGMENTER_VERSION = 3
-# TinyBERT's N_a; its code has other numbers for some tasks.
+# TinyBERT's N_a; its code uses other numbers for some tasks.
 DEFAULT_NUM_SAMPLES = 20
 TEXT_COLUMNS = ("text", "text_pair")
 
@@ -45,9 +45,9 @@ class AugmentedCorpus:
     """An augmented corpus.
 
     Attributes:
-        dataset: Columns `text`; `text_pair` where rows are pairs; `label`, copied, where a label column was named;
-            `row`, the row that it was drawn from. In the order of those rows, the untouched row first.
-        statistics: JSON-able facts: what was counted, model and embeddings, settings, seconds.
+        dataset: Columns `text`; `text_pair` if rows are pairs; `label`, copied, if a label column was named; and
+            `row`, the index of the original row. In the order of the original rows, each original before its samples.
+        statistics: Facts as JSON values: counts, model and embeddings, settings, seconds.
     """
 
     dataset: Dataset
@@ -65,25 +65,25 @@ def build_augmented_corpus(
     work_dir: str | Path | None = None,
     **overrides: Any,
 ) -> AugmentedCorpus:
-    """Augments the rows of a task.
+    """Augment the rows of a task.
 
-    The result depends on rows, model, embeddings and settings alone: not on the number of processes, on batches or on
-    how often the build was killed (`hf_distill.corpus.augment.masked_lm` says what is assumed for that).
+    The result depends only on rows, model, embeddings and settings; not on the number of processes, on batches or on
+    how often the build was killed (the assumptions are in `hf_distill.corpus.augment.masked_lm`).
 
     Args:
         rows: The task's training rows.
-        args: Settings; the defaults if `None`.
-        masked_lm: A model with a masked-LM head in float32, instead of `args.masked_lm`. It stays where it is, frozen
-            and in `args.masked_lm_dtype`.
+        args: Settings; `None` takes the defaults.
+        masked_lm: A model with a masked-LM head in float32, instead of `args.masked_lm`. It stays on its device, and
+            is frozen and converted to `args.masked_lm_dtype`.
         tokenizer: Its tokenizer.
-        columns: The column of text, or the two of a pair.
+        columns: The text column, or the two columns of a pair.
         label_column: Column to copy.
-        work_dir: Folder for finished steps; `args.work_dir` or `augmentation_work` if `None`.
-        overrides: Fields of `args` that differ.
+        work_dir: Folder for finished steps; `None` takes `args.work_dir` or `augmentation_work`.
+        overrides: Fields of `args` to override.
 
     Raises:
-        OSError: If model or embeddings are not there, or one of several processes dies.
-        TypeError: If `rows` are no `Dataset`.
+        OSError: If model or embeddings do not exist, or a worker process dies.
+        TypeError: If `rows` is not a `Dataset`.
         ValueError: If a column is missing, a text is None, or the work folder belongs to another corpus.
     """
     args = replace(args or AugmentationArguments(), **overrides)
@@ -112,7 +112,7 @@ class _Build:
         self.args = args
         self.columns = columns
         self.label_column = label_column
-        # Another format would turn labels into tensors, and missing ones into numbers.
+        # Other formats would turn labels into tensors, and missing labels into numbers.
         self.rows = rows.with_format(None).select_columns([*columns, *([label_column] if label_column else [])])
         self.num_samples = args.num_samples or DEFAULT_NUM_SAMPLES
         self.texts, checksum = _distinct_texts(self.rows, columns)
@@ -125,7 +125,7 @@ class _Build:
         }
 
     def run(self) -> AugmentedCorpus:
-        """Do every step that is not finished, and return the corpus."""
+        """Do every unfinished step, and return the corpus."""
         shards = self._find_candidates()
         facts = self.work.step("rows", self._draw)
         counts = {name: sum(shard[name] for shard in shards) for name in COUNTS}
@@ -146,7 +146,7 @@ class _Build:
         return AugmentedCorpus(read_arrow(self.work.folder("rows")), statistics)
 
     def _settings(self, checksum: str) -> dict[str, Any]:
-        """Return everything that changes the corpus."""
+        """Return everything that affects the corpus."""
         args = self.args
         return {
             "version": AUGMENTER_VERSION,
@@ -167,7 +167,7 @@ class _Build:
         }
 
     def _find_candidates(self) -> list[dict[str, Any]]:
-        """Return the facts of every shard, those that are missing made first."""
+        """Return the facts of every shard; missing shards are made first."""
         todo = {name: self.texts[part] for name, part in self.shards.items() if not self.work.is_finished(name)}
         with tqdm(total=len(self.texts), unit=" texts", desc="Finding candidates") as bar:
             bar.update(len(self.texts) - sum(map(len, todo.values())))
@@ -176,7 +176,7 @@ class _Build:
             for name, texts in todo.items():
                 if not self.work.is_finished(name):
                     self.work.step(name, _Shard(self.finder, texts, bar.update))
-        # One that is damaged is made anew here.
+        # A damaged shard is made again here.
         return [self.work.step(name, _Shard(self.finder, self.texts[part])) for name, part in self.shards.items()]
 
     def _find_in_processes(self, todo: dict[str, list[str]], bar: Any) -> None:
@@ -185,7 +185,7 @@ class _Build:
 
         processes = min(self.args.num_proc or 1, len(todo))
         threads = max(1, torch.get_num_threads() // processes)
-        # Not forked: torch's threads and accelerators do not survive that.
+        # Spawn instead of fork: torch's threads and accelerators do not survive a fork.
         context = multiprocessing.get_context("spawn")
         start = (os.getpid(), self.args, str(self.work.path), self.settings, threads)
         try:
@@ -195,11 +195,11 @@ class _Build:
         except BrokenProcessPool as error:
             raise OSError(
                 f"One of {processes} processes that find candidates has died: it was killed, or memory was short. "
-                "What is finished is kept: start again, perhaps with a smaller `--num_proc`."
+                f"Finished shards are kept: start again, perhaps with a smaller `--num_proc`."
             ) from error
 
     def _draw(self, folder: Path) -> dict[str, Any]:
-        """Draw all rows."""
+        """Draw all samples."""
         features = Features({name: Value("string") for name in TEXT_COLUMNS[: len(self.columns)]})
         if self.label_column is not None:
             features["label"] = self.rows.features[self.label_column]
@@ -220,7 +220,7 @@ class _Build:
         }
 
     def _drawn(self) -> Iterator[dict[str, list[Any]]]:
-        """Yield drawn rows in batches of columns."""
+        """Yield the drawn rows in batches of columns."""
         found = concatenate_datasets([read_arrow(self.work.folder(name)) for name in self.shards])
         place = {text: index for index, text in enumerate(self.texts)}
         names = TEXT_COLUMNS[: len(self.columns)]
@@ -255,7 +255,7 @@ class _Build:
 
 
 class _Shard:
-    """The work of one step: the candidates of some texts, in an Arrow file."""
+    """One step: finds the candidates of some texts and writes them to an Arrow file."""
 
     def __init__(self, finder: CandidateFinder, texts: Sequence[str], progress: Any = lambda _: None) -> None:
         self.finder, self.texts, self.progress = finder, texts, progress
@@ -270,7 +270,7 @@ class _Shard:
 
 
 class _Worker:
-    """The candidate finder and the work folder that a process keeps from one shard to the next."""
+    """The candidate finder and the work folder, which a process keeps between shards."""
 
     finder: CandidateFinder
     work: WorkFolder
@@ -289,14 +289,14 @@ class _Worker:
 
     @classmethod
     def find(cls, shard: tuple[str, list[str]]) -> int:
-        """Finish a shard; returns the number of its texts."""
+        """Finish a shard and return the number of its texts."""
         name, texts = shard
         cls.work.step(name, _Shard(cls.finder, texts))
         return len(texts)
 
 
 def _distinct_texts(rows: Dataset, columns: Sequence[str]) -> tuple[list[str], str]:
-    """Return the different texts in the order in which they first come, and a checksum of all rows in their order."""
+    """Return the distinct texts in order of first occurrence, and a checksum of all rows in order."""
     digest = xxhash.xxh3_128()
     seen: dict[str, None] = {}
     for batch in rows.iter(batch_size=_READ):
@@ -310,9 +310,9 @@ def _distinct_texts(rows: Dataset, columns: Sequence[str]) -> tuple[list[str], s
 
 def _check_rows(rows: Dataset, columns: Sequence[str], label_column: str | None) -> None:
     if not isinstance(rows, Dataset):
-        raise TypeError(f"`rows` must be a `Dataset`, but it is a {type(rows).__name__}: of several splits give one.")
+        raise TypeError(f"`rows` must be a `Dataset`, but it is a {type(rows).__name__}: give one of its splits.")
     if len(columns) not in (1, 2):
-        raise ValueError(f"`--text_columns` are {list(columns)}: texts are single ones or pairs.")
+        raise ValueError(f"`--text_columns` is {list(columns)}: texts are single ones or pairs.")
     missing = [name for name in (*columns, label_column) if name is not None and name not in rows.column_names]
     if missing:
         raise ValueError(f"The rows have no columns {missing}; they have {rows.column_names}.")

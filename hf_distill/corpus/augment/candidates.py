@@ -1,7 +1,7 @@
-"""Candidates that may replace each word of a text, from a masked language model or from similar embeddings.
+"""Replacement candidates for each word of a text, from a masked language model or from similar embeddings.
 
-A word that is one piece for the model is masked; a word of several pieces takes its neighbours among embeddings
-(TinyBERT, data augmentation). A word for which nothing is found may only be replaced by itself.
+A word that is a single piece for the model is masked. A word of several pieces gets its nearest neighbours among
+embeddings (TinyBERT, data augmentation). A word without candidates is never replaced.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .words import BEYOND_LIMIT, SEVERAL_PIECES, STAYS, SplitText, WordSplitter,
 if TYPE_CHECKING:
     from hf_distill.settings import AugmentationArguments
 
-# What is counted of all distinct texts.
+# Counts over all distinct texts.
 COUNTS = ("texts", "words", "one_piece", "several_pieces", "beyond_limit", "without_candidates", "rechecked")
 
 
 @dataclass(frozen=True)
 class WordCandidates:
-    """A text in words.
+    """A text as words.
 
     Attributes:
         words: Its words.
-        candidates: Per word: what may replace it; empty for a word that stays.
+        candidates: For each word its possible replacements; empty for a word that stays.
     """
 
     words: list[str]
@@ -41,15 +41,15 @@ class WordCandidates:
 
 
 class CandidateFinder:
-    """Finds candidates with one model and one table of embeddings; every process has its own.
+    """Finds candidates with one model and one table of embeddings; every process has its own instance.
 
     Args:
-        args: Which model and embeddings, and the rules.
-        masked_lm: The model, if it is there already, in float32.
+        args: Model, embeddings and rules.
+        masked_lm: The model in float32, if it is already loaded.
         tokenizer: Its tokenizer.
 
     Raises:
-        OSError: If model or embeddings are not there.
+        OSError: If model or embeddings do not exist.
         ValueError: If they cannot be used.
     """
 
@@ -95,7 +95,7 @@ class CandidateFinder:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return everything about model and embeddings that changes the candidates, JSON-able."""
+        """Return everything about model and embeddings that affects the candidates, as JSON values."""
         return {
             "masked_lm": type(self._by_mask.model).__name__,
             "weights": self._weights.hexdigest(),
@@ -103,7 +103,7 @@ class CandidateFinder:
             "lower_case": self._splitter.lower_case,
             "max_tokens": self._splitter.max_tokens,
             "dtype": self.args.masked_lm_dtype,
-            # In float32 no batch changes a candidate.
+            # In float32 the batch size does not affect the candidates.
             "batch_tokens": None if self.args.masked_lm_dtype == "float32" else self._by_mask.batch_tokens,
             "embeddings": self._by_embedding.describe(),
         }
@@ -111,14 +111,14 @@ class CandidateFinder:
     def __call__(
         self, texts: Sequence[str], progress: Callable[[int], Any] = lambda _: None
     ) -> tuple[list[WordCandidates], dict[str, int]]:
-        """Return candidates of some texts.
+        """Return the candidates for some texts.
 
         Args:
             texts: The texts, all different.
-            progress: Called with a number of texts, now and then; the numbers add up to all of them.
+            progress: Called from time to time with a number of texts; the numbers add up to all texts.
 
         Returns:
-            One entry per text, and what was counted (`COUNTS`).
+            One entry for each text, and the counts (`COUNTS`).
         """
         rechecked = self._by_mask.rechecked
         splits = self._splitter.split(texts)
@@ -150,7 +150,7 @@ class CandidateFinder:
         return found, dict(counts)
 
     def _neighbours_of(self, splits: Sequence[SplitText]) -> dict[str, list[str]]:
-        """Return neighbours of every word of several pieces, each word looked up once."""
+        """Return the neighbours of every word of several pieces; each word is looked up once."""
         words = dict.fromkeys(
             word
             for split in splits

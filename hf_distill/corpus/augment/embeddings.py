@@ -1,9 +1,9 @@
-"""Words with like embeddings: candidates for words that a masked language model knows only in pieces.
+"""Words with similar embeddings: candidates for words that a masked language model splits into pieces.
 
-Vectors have length one, so that the dot product is the cosine; a word is never its own neighbour (TinyBERT, data
-augmentation).
+Vectors are normalised to length one, so that the dot product is the cosine; a word is never its own neighbour
+(TinyBERT, data augmentation).
 
-Shape legend: W words of a table, D width, Q words that are looked up.
+Shape legend: W words of a table, D width, Q words to look up.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import xxhash
 
 from .words import Vocabulary
 
-# Words whose products are computed together: 64 rows of 100,000 numbers are 26 MB.
+# Number of words whose products are computed together: 64 rows of 100,000 numbers are 26 MB.
 _BLOCK = 64
 _PART = 10_000
-# The nearest in float32, and so many more, are put in order in float64.
+# The nearest words by float32, plus this many more, are sorted again in float64.
 _SPARE = 16
 
 
@@ -30,19 +30,19 @@ class Neighbours(Protocol):
     """A source of words with similar embeddings."""
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
-        """Return the nearest `count` words of each word, the nearest first; none for a word that is not known."""
+        """Return the `count` nearest words of each word, nearest first; none for an unknown word."""
 
     def describe(self) -> dict[str, Any]:
-        """Return a JSON-able description with a checksum of the vectors."""
+        """Return a description as JSON values, with a checksum of the vectors."""
 
 
 class WordVectors:
     """A table of words and vectors, such as GloVe's.
 
     Args:
-        words: W words, all different.
-        vectors: (W, D) vectors of any length above zero.
-        name: What to call it.
+        words: W distinct words.
+        vectors: (W, D) vectors, none of them zero.
+        name: Name of the table.
     """
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray, name: str) -> None:
@@ -53,18 +53,18 @@ class WordVectors:
 
     @classmethod
     def read(cls, path: str | Path, max_words: int = 100_000) -> WordVectors:
-        """Read the first words of a text file: a word and its numbers a line, with or without word2vec's first line.
+        """Read the first words of a text file with a word and its numbers on each line; a word2vec header is allowed.
 
-        Empty lines are passed over.
+        Empty lines are skipped.
 
         Args:
-            path: The file; one that ends in `.gz` is unpacked on the way.
-            max_words: Words to read.
+            path: The file; if its name ends in `.gz`, it is decompressed while reading.
+            max_words: Number of words to read.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If a line is not a word with as many finite numbers as the first one has, or the file is no
-                text in UTF-8.
+            FileNotFoundError: If the file does not exist.
+            ValueError: If a line is not a word with as many finite numbers as the first line, or the file is not text
+                in UTF-8.
         """
         file = Path(path).expanduser()
         if not file.is_file():
@@ -110,7 +110,7 @@ class WordVectors:
         return {"table": self.name, "words": len(self.words), "checksum": _checksum(self.words, self._vectors)}
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
-        """Return the nearest words, capitalised where the word is: tables are mostly in lower case."""
+        """Return the nearest words, capitalised if the word is: most tables are in lower case."""
         rows = [self._row.get(word, self._row.get(word.lower(), -1)) for word in words]
         known = [index for index, row in enumerate(rows) if row >= 0]
         at = np.array([rows[index] for index in known], dtype=np.int64)
@@ -123,9 +123,9 @@ class WordVectors:
 
 
 class PieceVectors:
-    """A masked language model's own input embeddings, where there is no table: a word is the mean of its pieces.
+    """A masked language model's own input embeddings, used without a table: a word's vector is the mean of its pieces.
 
-    Its neighbours are the pieces that are whole words. This is a deviation from TinyBERT, which takes GloVe.
+    Its neighbours are the pieces that are whole words. This deviates from TinyBERT, which uses GloVe.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -151,7 +151,7 @@ class PieceVectors:
         """Return the nearest whole words."""
         if not words:
             return []
-        # With the blank before it, as the word stands inside a sentence.
+        # Encode the word with a blank before it, as it occurs inside a sentence.
         pieces = self._tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
         means = np.stack([self._embeddings[ids].astype(np.float64).mean(axis=0) for ids in pieces])
         own = np.full(len(words), -1)
@@ -169,9 +169,9 @@ def _numbers(fields: Sequence[str]) -> np.ndarray | None:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Return (W, D) float32 vectors of length one."""
+    """Normalise (W, D) vectors to length one, in float32."""
     unit = np.empty(vectors.shape, dtype=np.float32)
-    # In parts: a multilingual vocabulary in float64 is more than a gigabyte.
+    # Work in parts: a multilingual vocabulary in float64 takes more than a gigabyte.
     for start in range(0, len(vectors), _PART):
         exact = np.asarray(vectors[start : start + _PART], dtype=np.float64)
         unit[start : start + _PART] = exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-30)
@@ -179,13 +179,13 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _nearest(table: np.ndarray, queries: np.ndarray, own: np.ndarray, count: int) -> list[list[int]]:
-    """Return rows of the table by product with each query, from high to low, ties to the lower row.
+    """Return the rows of the table with the largest products with each query, descending; ties go to the lower row.
 
     Args:
         table: (W, D) unit vectors.
         queries: (Q, D) unit vectors.
-        own: (Q,) row of each query in the table, which is left out, or -1.
-        count: Rows per query.
+        own: (Q,) row of each query in the table, which is excluded, or -1.
+        count: Number of rows for each query.
     """
     found = []
     wide = min(count + _SPARE + 1, len(table))
@@ -195,7 +195,7 @@ def _nearest(table: np.ndarray, queries: np.ndarray, own: np.ndarray, count: int
         near = np.argpartition(-products, wide - 1, axis=1)[:, :wide]
         for query, rows, self_row in zip(block, near, own[start : start + _BLOCK], strict=True):
             rows = np.sort(rows[rows != self_row])
-            # One product after the other, so that no other query of the block has a say in the rounding.
+            # Multiply one query at a time, so that other queries of the block do not affect the rounding.
             exact = (table[rows].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
             found.append(rows[np.argsort(-exact, kind="stable")][:count].tolist())
     return found

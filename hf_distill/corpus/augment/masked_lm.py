@@ -1,18 +1,18 @@
 """A masked language model proposes words that could replace a word (TinyBERT, data augmentation).
 
-The input is the text with one word masked, followed by the whole text. Every masked word is a row of its own; rows of
-all texts run together, those of like length in one batch, and the head looks at the masked tokens only.
+The input is the text with one word masked, followed by the whole text. Every masked word is a separate row; rows of
+similar length from all texts are batched together, and the head is applied only at the masked tokens.
 
-**What is guaranteed.** The candidates of a word are the K pieces with the largest logits, in the order of their ids,
-so the order of close ones cannot change. Which pieces are among the K is decided by the batch only where the K-th
-logit is larger than the next by more than `TOO_CLOSE`; the few other rows run again in float64. Equal logits go to the
-lower id. So the result is the same for any batch size, number of workers or threads and device, as long as float32
-logits are off by less than half of `TOO_CLOSE`. A model in bfloat16 is off by more than its logits are apart: there
-the result is the same for any number of workers, but another batch size or device may change a candidate.
+**What is guaranteed.** The candidates of a word are the K pieces with the largest logits, ordered by id, so that the
+order of close logits does not matter. If the K-th largest logit exceeds the next by more than `TOO_CLOSE`, the batch
+decides which pieces are among the K; the few other rows are computed again in float64. Ties go to the lower id. The
+result is therefore the same for any batch size, number of workers or threads, and device, as long as the error of
+float32 logits is less than half of `TOO_CLOSE`. In bfloat16 the error is larger than the differences between logits:
+the result is then the same for any number of workers, but may depend on batch size and device.
 
-This is the one module of `corpus` that needs torch; it is imported where a model is used.
+This is the only module of `corpus` that needs torch; it is imported where a model is used.
 
-Shape legend: B rows, T tokens, N masked rows in all, K candidates, V vocabulary.
+Shape legend: B rows, T tokens, N masked rows in total, K candidates, V vocabulary.
 """
 
 from __future__ import annotations
@@ -31,28 +31,29 @@ from hf_distill.hub.loading import UNREADABLE, load_error, load_tokenizer
 
 from .words import MAX_TOKENS, SplitText, Vocabulary
 
-# Enough rows for long products; on the CPU few enough that what is between two of them stays in the cache.
+# Large enough for efficient matrix products; on the CPU small enough for intermediate results to stay in the cache.
 CPU_TOKENS, ACCELERATOR_TOKENS = 1024, 16_384
-# Logits of like size differ between batches by some 1e-5.
+# The same logit differs between batches by about 1e-5.
 TOO_CLOSE = 2e-4
 
 
 class MaskedLMCandidates:
-    """Candidates for words that are one piece.
+    """Candidates for words that are a single piece.
 
     Args:
-        model: A model with a masked-LM head, in float32 or bfloat16; it is frozen and put into eval mode, where it is.
+        model: A model with a masked-LM head, in float32 or bfloat16; it is frozen and put into eval mode on its
+            device.
         tokenizer: Its tokenizer.
         num_candidates: K.
-        exclude_original: Whether the masked word itself is dropped.
-        exclude_special: Whether pieces that are no words (special and unused tokens, punctuation) are dropped.
-        batch_tokens: Tokens of one forward pass, padding included; what suits the model's device if `None`.
+        exclude_original: Whether the masked word itself is excluded.
+        exclude_special: Whether pieces that are not words (special and unused tokens, punctuation) are excluded.
+        batch_tokens: Tokens of one forward pass, padding included; `None` takes a default for the model's device.
 
     Attributes:
-        rechecked: Words so far that were decided in float64.
+        rechecked: Number of words so far that were decided in float64.
 
     Raises:
-        ValueError: If the vocabulary has no more than K pieces.
+        ValueError: If the vocabulary has at most K pieces.
     """
 
     def __init__(
@@ -68,13 +69,13 @@ class MaskedLMCandidates:
         self.model = model.requires_grad_(False).eval()
         on_cpu = self.model.device.type == "cpu"
         if on_cpu:
-            # Rows are short: torch's fused attention for the CPU is several times slower on them than plain products.
+            # For these short rows, torch's fused attention on the CPU is several times slower than plain products.
             self.model.set_attn_implementation("eager")
         self.tokenizer = tokenizer
         self.vocabulary = Vocabulary.of(tokenizer)
         if num_candidates >= len(self.vocabulary.texts):
             raise ValueError(
-                f"`--num_candidates` is {num_candidates}, but the model has {len(self.vocabulary.texts)} pieces only."
+                f"`--num_candidates` is {num_candidates}, but the model has only {len(self.vocabulary.texts)} pieces."
             )
         self.num_candidates = num_candidates
         self.exclude_original = exclude_original
@@ -87,18 +88,18 @@ class MaskedLMCandidates:
     def __call__(
         self, texts: Sequence[SplitText], progress: Callable[[int], Any] = lambda _: None
     ) -> list[dict[int, list[str]]]:
-        """Return candidates of every word of some texts that is one piece.
+        """Return candidates for every word of some texts that is a single piece.
 
         Args:
             texts: The texts.
-            progress: Called with the number of texts that each batch began.
+            progress: Called with the number of texts that each batch has begun.
 
         Returns:
-            Per text: word -> candidates, in the order of their ids; empty where all were dropped.
+            For each text: word -> candidates, ordered by id; empty if all were excluded.
         """
         masked = [(text, word) for text, split in enumerate(texts) for word, at in enumerate(split.places) if at >= 0]
         lengths = np.array([len(texts[text].inputs["input_ids"]) for text, _ in masked], dtype=np.int64)
-        # All masked words of a text make rows of one length, so they stay together.
+        # All masked words of a text give rows of the same length, so they stay together.
         order = np.argsort(-lengths, kind="stable")
         begins_text = np.array([row == 0 or masked[row - 1][0] != text for row, (text, _) in enumerate(masked)])
         best = np.zeros((len(masked), self.num_candidates), dtype=np.int64)
@@ -115,7 +116,7 @@ class MaskedLMCandidates:
         return found
 
     def _batches(self, order: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-        """Return rows, the longest first, in parts of at most `batch_tokens` with padding."""
+        """Return the rows, longest first, in batches of at most `batch_tokens` with padding."""
         parts, start = [], 0
         while start < len(order):
             size = max(1, self.batch_tokens // int(lengths[order[start]]))
@@ -124,7 +125,7 @@ class MaskedLMCandidates:
         return parts
 
     def _logits(self, texts: Sequence[SplitText], rows: Sequence[tuple[int, int]]) -> Tensor:
-        """Return (B, V) logits at the masked words of B rows; ids that the tokenizer does not have are lowest."""
+        """Return (B, V) logits at the masked words of B rows; ids that the tokenizer does not have get -inf."""
         splits = [texts[text] for text, _ in rows]
         longest = max(len(split.inputs["input_ids"]) for split in splits)
         shape = (len(rows), longest)
@@ -148,7 +149,7 @@ class MaskedLMCandidates:
         return logits
 
     def _best(self, texts: Sequence[SplitText], rows: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Return (B, K) ids of the largest logits, and (B,) by how much the last of them is larger than the next."""
+        """Return (B, K) ids of the largest logits, and (B,) the gap between the K-th logit and the next."""
         logits = self._logits(texts, rows)
         values, ids = logits.topk(self.num_candidates + 1)
         gaps, ids = values[:, -2] - values[:, -1], ids[:, :-1]
@@ -165,9 +166,9 @@ class MaskedLMCandidates:
         close: np.ndarray,
         lengths: np.ndarray,
     ) -> None:
-        """Replace the best ids of close rows by those that float64 gives."""
+        """Replace the best ids of rows with close logits by those from float64."""
         self.rechecked += len(close)
-        # Every float32 is a float64: the weights come back as they were.
+        # Every float32 is exactly representable in float64, so the weights can be converted back unchanged.
         self.model.double()
         try:
             for chosen in self._batches(close, lengths):
@@ -176,7 +177,7 @@ class MaskedLMCandidates:
             self.model.float()
 
     def _words(self, split: SplitText, word: int, ids: np.ndarray) -> list[str]:
-        """Return the candidates as words: pieces that begin a word as the masked piece does; some are excluded."""
+        """Return the candidates as words: pieces that begin a word if the masked piece does; some are excluded."""
         original = split.inputs["input_ids"][split.places[word]]
         kept = ids[self.vocabulary.begins[ids] == self.vocabulary.begins[original]]
         if self.exclude_special:
@@ -188,22 +189,22 @@ class MaskedLMCandidates:
 
 
 def _lowest_of_equal(logits: Tensor, last: Tensor, count: int) -> Tensor:
-    """Return (B, count) ids of the largest logits; of those equal to the last (B, 1), the lowest ids."""
+    """Return (B, count) ids of the largest logits; among those equal to the last (B, 1), the lowest ids."""
     ahead, equal = logits > last, logits == last
     room = count - ahead.sum(dim=1, keepdim=True)
     return (ahead | (equal & (equal.cumsum(dim=1) <= room))).nonzero()[:, 1].view(-1, count)
 
 
 def load_masked_lm(name: str, revision: str | None = None) -> tuple[Any, Any]:
-    """Return a model with a masked-LM head, in float32, and its tokenizer.
+    """Load a model with a masked-LM head, in float32, and its tokenizer.
 
     Args:
         name: Hub id or local folder.
         revision: Branch, tag or commit.
 
     Raises:
-        OSError: If there is no such model.
-        ValueError: If it is there, but its head is not.
+        OSError: If the model does not exist.
+        ValueError: If the model has no masked-LM head.
     """
     tokenizer = load_tokenizer(name, flag="--masked_lm", revision=revision)
     try:
@@ -223,11 +224,11 @@ def load_masked_lm(name: str, revision: str | None = None) -> tuple[Any, Any]:
 
 
 def max_tokens(model: Any, tokenizer: Any) -> int:
-    """Return the longest input of a model, at most `MAX_TOKENS`."""
+    """Return the maximum input length of a model, limited to `MAX_TOKENS`."""
     limits = [MAX_TOKENS, tokenizer.model_max_length]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa counts its positions from the one after the padding's.
+            # RoBERTa's first position is the one after the padding index.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - first)
     return min(limits)

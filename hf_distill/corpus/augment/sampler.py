@@ -1,7 +1,7 @@
-"""Draws augmented rows: words replaced at random by their candidates (TinyBERT, data augmentation).
+"""Samples augmented rows: words are replaced at random by their candidates (TinyBERT, data augmentation).
 
-Every row has random numbers of its own, from the seed and its number, so it does not matter which rows came before it
-or which process draws it.
+The random numbers of a row depend only on the seed and its row number, so it does not matter which rows came before or
+which process draws it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from .words import join_words
 
 @dataclass(frozen=True)
 class Replacements:
-    """A text and what may stand in place of its words.
+    """A text and the possible replacements of its words.
 
     Attributes:
-        text: The text as it is.
+        text: The original text.
         words: Its words.
-        candidates: Per word: what may replace it; empty for a word that stays.
+        candidates: For each word its possible replacements; empty for a word that stays.
     """
 
     text: str
@@ -29,24 +29,24 @@ class Replacements:
 
 
 def random_of(seed: int, row: int) -> Random:
-    """Return the random numbers of a row: only `random()` never changes between versions of Python."""
+    """Return the random generator of a row; use only `random()`, which is stable between versions of Python."""
     return Random(f"{seed} {row}")
 
 
 def draw_texts(source: Replacements, num_samples: int, probability: float, random: Random) -> list[str]:
-    """Return the text and up to `num_samples` others, all different.
+    """Return the text and up to `num_samples` different variants.
 
-    For each of them every word that may be replaced gets one of its candidates, drawn uniformly, and then takes its
-    place with `probability`. Where a text comes out that is there already, there is one less.
+    For each variant, every replaceable word draws one of its candidates uniformly and is replaced by it with
+    `probability`. A variant that already exists is dropped.
 
     Args:
         source: The text with its candidates.
-        num_samples: How many are drawn.
-        probability: Of a replacement.
-        random: The row's random numbers.
+        num_samples: Number of variants that are drawn.
+        probability: Probability of a replacement.
+        random: The row's random generator.
 
     Returns:
-        The untouched text first; the others are their words with blanks between them.
+        The original text first; the variants are their words joined with blanks.
     """
     drawn = {source.text: None}
     open_words = [(index, found) for index, found in enumerate(source.candidates) if found]
@@ -63,26 +63,26 @@ def draw_texts(source: Replacements, num_samples: int, probability: float, rando
 def draw_row(
     columns: Sequence[Replacements], num_samples: int, probability: float, random: Random, *, keep_last: bool
 ) -> list[tuple[str, ...]]:
-    """Return a row of one text or two, and what is drawn from it.
+    """Return a row of one or two texts, and the rows drawn from it.
 
-    One text after the other is replaced. While the second is, the first is what it was. In TinyBERT's code the first
-    stays as it was drawn last, so that row comes twice, and the first text as it is never meets a drawn second one:
-    `keep_last` does so too.
+    The texts are replaced one after the other. While the second is replaced, the first is the original. In TinyBERT's
+    code, the first text keeps its last variant instead: that row occurs twice, and the original first text never
+    occurs with a replaced second text. `keep_last` reproduces this.
 
     Args:
-        columns: One text, or the two of a pair.
-        num_samples: Draws per text.
-        probability: Of a replacement.
-        random: The row's random numbers.
-        keep_last: Whether the first text keeps what was drawn last.
+        columns: One text, or the two texts of a pair.
+        num_samples: Variants of each text.
+        probability: Probability of a replacement.
+        random: The row's random generator.
+        keep_last: Whether the first text keeps its last variant.
 
     Returns:
-        Rows of as many texts as there are columns, the untouched one first.
+        Rows with as many texts as there are columns, the original row first.
     """
     first = draw_texts(columns[0], num_samples, probability, random)
     if len(columns) == 1:
         return [(text,) for text in first]
     second = draw_texts(columns[1], num_samples, probability, random)
-    # The untouched second text with the untouched first is there already.
+    # The row of both original texts is already there.
     beside, others = (first[-1], second) if keep_last else (columns[0].text, second[1:])
     return [*((text, columns[1].text) for text in first), *((beside, text) for text in others)]

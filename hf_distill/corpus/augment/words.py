@@ -1,8 +1,8 @@
-"""The words of a text, which of them may be replaced, and which a masked language model knows as one piece.
+"""Splits texts into words, and finds which may be replaced and which a masked language model knows as one piece.
 
-Words are those of BERT's basic tokenisation (TinyBERT, data augmentation): lower-cased and without accents where the
-model's tokenizer does so, punctuation and Chinese characters apart. They are matched with the pieces of the model's
-own tokenizer by their places in the text, so any fast tokenizer will do: WordPiece, byte-level BPE, SentencePiece.
+Words are those of BERT's basic tokenization (TinyBERT, data augmentation): lower-cased and without accents if the
+model's tokenizer does so, with punctuation and Chinese characters separated. They are aligned with the pieces of the
+model's tokenizer by character offsets, so any fast tokenizer works: WordPiece, byte-level BPE, SentencePiece.
 
 Shape legend: W words, T pieces, V vocabulary.
 """
@@ -19,9 +19,9 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from ..text.analysis import WORD, stop_words
 
-# Longer inputs are cut off here, as in TinyBERT, even for models that could read on.
+# Longer inputs are truncated to this length, as in TinyBERT, even if the model could read more.
 MAX_TOKENS = 512
-# What byte-level BPE and SentencePiece put before a piece that begins a word.
+# Prefixes that byte-level BPE and SentencePiece give to a piece that begins a word.
 _WORD_BEGINNINGS = ("Ġ", "▁")
 _LATIN_WORD = re.compile("[A-Za-z]+")
 # Chinese characters, their punctuation, and full-width forms.
@@ -32,19 +32,19 @@ _BLANK_BESIDE_CJK = re.compile(f"(?<=[{_CJK}]) | (?=[{_CJK}])")
 # Stop words that TinyBERT's code (`StopWordsList`) does not have.
 TINYBERT_REPLACES = {"how", "n", "what", "when", "where", "which", "who", "whom", "why"}
 
-# What `SplitText.places` says of a word that is not replaced by the masked language model.
+# Values of `SplitText.places` for words that are not replaced by the masked language model.
 STAYS, SEVERAL_PIECES, BEYOND_LIMIT = -1, -2, -3
 
 
 @dataclass(frozen=True)
 class SplitText:
-    """A text in words, beside the input in which a masked language model sees it.
+    """A text as words, together with the model input.
 
     Attributes:
         words: W words.
-        places: W places, one per word: of its only piece in `inputs`, or `STAYS` (no word to be replaced),
-            `SEVERAL_PIECES`, or `BEYOND_LIMIT` (one piece, but cut off).
-        inputs: What the tokenizer makes of the text followed by itself, (T,) each: nothing is masked yet.
+        places: For each of the W words the index of its only piece in `inputs`, or `STAYS` (not replaceable),
+            `SEVERAL_PIECES`, or `BEYOND_LIMIT` (one piece, but truncated).
+        inputs: The tokenizer's outputs for the text followed by itself, (T,) each; nothing is masked yet.
     """
 
     words: list[str]
@@ -57,14 +57,15 @@ class WordSplitter:
 
     Args:
         tokenizer: A fast tokenizer with a mask token.
-        language: Decides the stop words; in English only words of the letters a to z may be replaced, elsewhere words
-            of any letters.
-        max_tokens: Longest input of the model, up to `MAX_TOKENS`.
-        tinybert_words: Whether the stop words are those of TinyBERT's code, which replaces question words and the `n`
+        language: Determines the stop words; in English only words of the letters a to z may be replaced, in other
+            languages words of any letters.
+        max_tokens: Maximum input length of the model, up to `MAX_TOKENS`.
+        tinybert_words: Whether to use the stop words of TinyBERT's code, which replaces question words and the `n`
             that is left of "n't".
 
     Raises:
-        ValueError: If the tokenizer cannot mask, is not fast, or marks the ends of words and not their beginnings.
+        ValueError: If the tokenizer has no mask token, is not fast, or marks the ends of words and not their
+            beginnings.
     """
 
     def __init__(
@@ -76,18 +77,18 @@ class WordSplitter:
         self.lower_case = _makes(tokenizer, "A", "a")
         self._is_english = language in {"english", "en"}
         self._stop_words = stop_words(language) - (TINYBERT_REPLACES if tinybert_words else set())
-        # Some tokenizers lower-case and keep accents: German words are others without them.
+        # Some tokenizers lower-case but keep accents: without its accents, a German word is another word.
         strips_accents = _makes(tokenizer, "\u00e9", "e")
         self._normalizer = normalizers.BertNormalizer(lowercase=self.lower_case, strip_accents=strips_accents)
         self._pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
     def is_eligible(self, word: str) -> bool:
-        """Return whether a word may be replaced: letters only, and no stop word."""
+        """Whether a word may be replaced: it has only letters and is not a stop word."""
         letters = _LATIN_WORD.fullmatch(word) is not None if self._is_english else word.isalpha()
         return letters and word.lower() not in self._stop_words
 
     def split(self, texts: Sequence[str]) -> list[SplitText]:
-        """Split texts; the input of each is the text as segment A and again as segment B (TinyBERT)."""
+        """Split texts; the model input is the text as segment A and again as segment B (TinyBERT)."""
         if not texts:
             return []
         normalized = [self._normalizer.normalize_str(text) for text in texts]
@@ -110,14 +111,14 @@ class WordSplitter:
         offsets: Sequence[tuple[int, int]],
         segments: Sequence[int | None],
     ) -> list[int]:
-        """Return the places of W words, from the spans (in characters) of words and pieces."""
+        """Return the places of W words, from the character spans of words and pieces."""
         word_at: dict[int, int] = {}
         for index, (_, (start, end)) in enumerate(spans):
             word_at.update(dict.fromkeys(range(start, end), index))
         pieces: list[list[int]] = [[] for _ in spans]
         for place, ((start, end), segment) in enumerate(zip(offsets, segments, strict=True)):
             if segment == 0:
-                # Of a piece that covers parts of several words, each has a piece that is not its own alone.
+                # If a piece covers parts of several words, none of them is a single piece.
                 for index in {word_at[c] for c in range(start, end) if c in word_at}:
                     pieces[index].append(place)
         return [self._place(word, span, owned, offsets) for (word, span), owned in zip(spans, pieces, strict=True)]
@@ -127,14 +128,14 @@ class WordSplitter:
     ) -> int:
         if not self.is_eligible(word):
             return STAYS
-        # Some tokenizers count the blank before a word as its first character.
+        # Some tokenizers include the blank before a word in the word's offsets.
         if len(pieces) != 1 or offsets[pieces[0]][1] != span[1] or offsets[pieces[0]][0] < span[0] - 1:
             return SEVERAL_PIECES
         return pieces[0] if pieces[0] < self.max_tokens else BEYOND_LIMIT
 
 
 def join_words(words: Sequence[str]) -> str:
-    """Return words with blanks between them, but none beside Chinese characters."""
+    """Join words with blanks, except beside Chinese characters."""
     text = " ".join(words)
     return _BLANK_BESIDE_CJK.sub("", text) if _HAS_CJK.search(text) else text
 
@@ -144,9 +145,10 @@ class Vocabulary:
     """The pieces of a tokenizer as words.
 
     Attributes:
-        texts: V texts, as they stand in a sentence.
-        begins: (V,) bool: whether the piece begins a word (no `##`, or with the blank before it).
-        is_word: (V,) bool: letters and digits only; no special or unused token and no punctuation.
+        texts: V texts, as they appear in a sentence.
+        begins: (V,) bool: whether the piece begins a word (no `##`, or with a blank before it).
+        is_word: (V,) bool: whether it has only letters and digits; false for special and unused tokens and
+            punctuation.
     """
 
     texts: list[str]
@@ -173,16 +175,16 @@ class Vocabulary:
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Raises an error that says what is missing if a tokenizer cannot be used here.
+    """Raise an error that names the reason if a tokenizer cannot be used here.
 
     Raises:
-        ValueError: If it cannot mask, is not fast, or marks the ends of words and not their beginnings.
+        ValueError: If it has no mask token, is not fast, or marks the ends of words and not their beginnings.
     """
     name = type(tokenizer).__name__
     if getattr(tokenizer, "mask_token_id", None) is None:
         raise ValueError(f"`--masked_lm`: its tokenizer ({name}) has no mask token; name a masked language model.")
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"`--masked_lm`: its tokenizer ({name}) is not fast, so it does not tell where pieces stand.")
+        raise ValueError(f"`--masked_lm`: its tokenizer ({name}) is not fast, so it has no offsets of pieces.")
     if getattr(tokenizer.backend_tokenizer.model, "end_of_word_suffix", None):
         raise ValueError(
             f"`--masked_lm`: its tokenizer ({name}) marks where words end, not where they begin; such vocabularies "
@@ -191,6 +193,6 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 
 def _makes(tokenizer: Any, given: str, expected: str) -> bool:
-    """Return whether a tokenizer makes another character of one before it splits a text."""
+    """Whether a tokenizer's normalizer turns the character `given` into `expected`."""
     normalizer = tokenizer.backend_tokenizer.normalizer
     return normalizer is not None and normalizer.normalize_str(given).strip("▁ ") == expected

@@ -1,9 +1,9 @@
-"""Anchors: the sentences of a task's rows for which similar sentences are looked for in general text.
+"""Anchors: the texts of a task's rows, for which similar sentences are retrieved from general text.
 
-Every text column of a pair is taken apart, and each sentence counts once (Contextualized Corpus, section 2). An anchor
-is searched by its keywords: RAKE's phrases (Rose et al. 2010; TLM takes the 20 best), its content words, or its whole
-text. BM25 ignores order, so for most single sentences RAKE's phrases are the sentence without its stop words; the two
-differ once a sentence has more than `max_phrases` phrases.
+Every text column of a pair gives its own anchors, and duplicates count once (Contextualized Corpus, section 2). The
+query of an anchor is its keywords: RAKE's phrases (Rose et al. 2010; TLM takes the 20 best), its content words, or its
+whole text. BM25 ignores the order of words, so for most single sentences RAKE's phrases are equivalent to the sentence
+without its stop words; the two differ if a sentence has more than `max_phrases` phrases.
 
 `Dataset.map` makes the queries and searches them. Its two functions are classes with a small pickled state, so that
 fingerprints are cheap, stable and the same for any number of processes.
@@ -35,7 +35,7 @@ _NAMES = (
     "label labels class classes category tag tags id ids idx index uid uuid guid split url lang language annotator"
 )
 NAMES_OF_LABELS = frozenset(_NAMES.split(" "))
-# Rows that are looked at, the share of different values below which they are labels, and letters of a short text.
+# Rows to look at, the share of distinct values below which they are labels, and the letters of a short text.
 LOOKED_AT = 1000
 FEW_VALUES = 0.1
 SHORT_TEXT = 5
@@ -43,27 +43,27 @@ SHORT_TEXT = 5
 
 @dataclass(frozen=True)
 class Anchors:
-    """Deduplicated anchors in the order of their first appearance, and what became of the rest.
+    """Deduplicated anchors in order of first appearance, and counts of what was dropped.
 
     Attributes:
         texts: The anchors.
-        counts: `texts` (all cells looked at), `none`, `empty`, `duplicates`, `beyond_max_anchors`, `anchors`.
+        counts: `texts` (all cells read), `none`, `empty`, `duplicates`, `beyond_max_anchors`, `anchors`.
     """
 
     texts: list[str]
     counts: dict[str, int]
 
     def checksum(self) -> str:
-        """Return a checksum of the anchors in their order."""
+        """Return a checksum of the anchors; their order matters."""
         encoded = (text.encode("utf-8", "surrogatepass") for text in self.texts)
         return xxhash.xxh3_128_hexdigest(b"".join(b"%d:%b" % (len(text), text) for text in encoded))
 
 
 def find_text_columns(rows: Dataset) -> list[str]:
-    """Return the columns that hold the texts of a data set: its string columns without labels and ids.
+    """Find the text columns of a data set: its string columns except labels and ids.
 
-    Labels and ids are known by their names, and by their values: single words, or few values again and again. One
-    warning says what was left out.
+    Labels and ids are recognised by their names, and by their values: single words, or few distinct values. One
+    warning names the columns that are left out.
 
     Raises:
         ValueError: If the data set has no column of strings.
@@ -83,20 +83,20 @@ def find_text_columns(rows: Dataset) -> list[str]:
 
 
 def _is_name_of_label(name: str) -> bool:
-    """Return whether a column is named as columns of labels and ids are: `label`, `gold_label`, `doc_id`, `pairID`."""
+    """Whether a column has a typical name of labels or ids: `label`, `gold_label`, `doc_id`, `pairID`."""
     parts = [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
     return any(part in NAMES_OF_LABELS for part in parts)
 
 
 def _looks_like_text(rows: Dataset, name: str) -> bool:
-    """Return whether most values have several words, or the letters of a script without spaces, and few come again."""
+    """Whether most values have several words, or letters of a script without spaces, and few values repeat."""
     values = [text.strip() for text in rows.select_columns([name])[:LOOKED_AT][name] if text and text.strip()]
     several = sum(" " in text or (len(text) >= SHORT_TEXT and not text.isascii()) for text in values)
     return 2 * several >= len(values) and len(set(values)) > len(values) * FEW_VALUES
 
 
 def task_texts(rows: Dataset, text_columns: Sequence[str]) -> Iterable[str | None]:
-    """Yield the texts of some columns, column after column; lists of words are joined by spaces.
+    """Yield the texts of some columns, column after column; lists of words are joined with spaces.
 
     Raises:
         ValueError: If a column is missing.
@@ -112,14 +112,14 @@ def task_texts(rows: Dataset, text_columns: Sequence[str]) -> Iterable[str | Non
 
 
 def collect_anchors(texts: Iterable[str | None], max_anchors: int | None = None) -> Anchors:
-    """Cleans and deduplicates anchors (exact text after stripping).
+    """Clean and deduplicate anchors (exact match after stripping).
 
     Args:
-        texts: Sentences; None and empty ones are counted and left out.
-        max_anchors: Keep only so many, the first ones.
+        texts: Sentences; None and empty ones are counted and dropped.
+        max_anchors: Keep only this many, from the beginning.
 
     Raises:
-        ValueError: If there is no anchor left.
+        ValueError: If no anchor is left.
         TypeError: If a text is not a string.
     """
     seen: dict[str, None] = {}
@@ -161,15 +161,16 @@ def rake_phrases(
 ) -> list[str]:
     """Return keyword phrases of a text, best first.
 
-    A phrase is a maximal run of words without stop words and punctuation. A word scores degree / frequency, where its
-    degree is the sum of the lengths of the phrases that hold it; a phrase scores the sum over its words. Equal scores
-    are ordered by the phrase, descending; a phrase that occurs twice is listed twice.
+    A phrase is a maximal run of words without stop words and punctuation. The score of a word is degree / frequency,
+    where its degree is the sum of the lengths of the phrases that contain it; the score of a phrase is the sum over
+    its words. Ties are ordered by the phrase, descending; a phrase that occurs twice is listed twice.
 
     Args:
         text: Any text.
         stop_words: Lower-cased words that end a phrase.
-        max_phrases: How many phrases to keep; all by default.
-        split: Text to lower-cased words and the marks between them; Chinese needs a segmenter's.
+        max_phrases: Number of phrases to keep; all by default.
+        split: Function from a text to its lower-cased words and the punctuation between them; Chinese needs a
+            segmenter.
     """
     phrases: list[list[str]] = [[]]
     for token in split(text):
@@ -189,7 +190,7 @@ def rake_phrases(
 
 
 def content_words(text: str, stop_words: Collection[str], split: Split = words_and_marks) -> list[str]:
-    """Return words of a text that are not stop words, in order, repeats kept."""
+    """Return the words of a text that are not stop words, in order, with repetitions."""
     return [token for token in split(text) if token[0].isalnum() and token not in stop_words]
 
 
@@ -200,14 +201,14 @@ def make_query(
     max_phrases: int = 20,
     split: Split = words_and_marks,
 ) -> str:
-    """Return the query of an anchor; empty if the anchor has no keyword.
+    """Return the query of an anchor; empty if the anchor has no keywords.
 
     Args:
         text: The anchor.
         mode: `rake` (the `max_phrases` best phrases), `content_words` (all words but stop words) or `text`.
         stop_words: Lower-cased stop words.
         max_phrases: Phrases to keep in mode `rake`.
-        split: Text to lower-cased words and the marks between them.
+        split: Function from a text to its lower-cased words and the punctuation between them.
 
     Raises:
         ValueError: If the mode is unknown.
@@ -234,20 +235,20 @@ HIT_FEATURES = Features(
 class MakeQueries:
     """Turns a batch of anchors into terms to search for.
 
-    An anchor without keywords is searched by its whole text. If that has no term either (stop words and punctuation
-    only), its terms are empty and it finds nothing; the builder counts it.
+    An anchor without keywords is searched by its whole text. If that has no terms either (only stop words and
+    punctuation), its terms are empty and it finds nothing; the builder counts such anchors.
 
     Args:
         mode: How queries are made (`hf_distill.corpus.build.anchors.make_query`).
-        max_phrases: RAKE phrases per query.
-        analyzer: The same as for the corpus.
+        max_phrases: Maximum number of RAKE phrases in a query.
+        analyzer: The analyzer of the corpus.
     """
 
     def __init__(self, mode: QueryMode, max_phrases: int, analyzer: Analyzer) -> None:
         self.mode, self.max_phrases, self.analyzer = mode, max_phrases, analyzer
 
     def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
-        """Adds the columns `terms` and `fallback`."""
+        """Add the columns `terms` and `fallback`."""
         analyzer = self.analyzer
         terms: list[list[str]] = []
         fallback: list[bool] = []
@@ -260,20 +261,20 @@ class MakeQueries:
 
 
 class SearchHits:
-    """Turns a batch of queries into their hits, one row each.
+    """Turns a batch of queries into their hits, one row for each hit.
 
     Args:
         handle: The index.
         k: Hits per query.
         num_threads: Threads per search; all cores by default. Must be 1 in forked workers.
-        first_row: Number of the index's first row in the corpus of which it is a shard.
+        first_row: Row number of the index's first row in the whole corpus, if the index is a shard.
     """
 
     def __init__(self, handle: IndexHandle, k: int, num_threads: int | None, first_row: int = 0) -> None:
         self.handle, self.k, self.num_threads, self.first_row = handle, k, num_threads, first_row
 
     def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
-        """Return columns of `HIT_FEATURES`: `row` counts an index's rows from `first_row`, `anchor` the queries."""
+        """Return columns of `HIT_FEATURES`: `row` counts rows from `first_row`, `anchor` counts queries."""
         hits = self.handle.open().search(batch["terms"], self.k, num_threads=self.num_threads)
         anchors = np.repeat(np.asarray(indices, dtype=np.int32), np.diff(hits.offsets))
         return {"anchor": anchors, "row": hits.rows + self.first_row, "rank": hits.ranks(), "score": hits.scores}
@@ -287,10 +288,10 @@ def make_queries(
     Args:
         anchors: The anchors.
         mode: How queries are made.
-        max_phrases: RAKE phrases per query.
-        analyzer: The same as for the corpus.
-        file: Where the queries (`QUERY_FEATURES`) are written, anchor after anchor.
-        num_proc: Processes; by default this one.
+        max_phrases: Maximum number of RAKE phrases in a query.
+        analyzer: The analyzer of the corpus.
+        file: File for the queries (`QUERY_FEATURES`), in the order of the anchors.
+        num_proc: Number of processes; by default only this one.
     """
     return Dataset.from_dict({"anchor": anchors}).map(
         MakeQueries(mode, max_phrases, analyzer),
@@ -313,21 +314,21 @@ def search_queries(
     num_threads: int | None = None,
     first_row: int = 0,
 ) -> Dataset:
-    """Search the terms of all queries by all cores: threads of one process, or one thread in each of several.
+    """Search the terms of all queries on all cores: with threads of one process, or one thread in each process.
 
     Args:
         queries: Rows with the column `terms`.
         handle: The index.
         k: Hits per query.
-        file: Where the hits (`HIT_FEATURES`) are written, query after query.
-        num_proc: Processes; by default this one.
-        batch_size: Queries searched together.
+        file: File for the hits (`HIT_FEATURES`), in the order of the queries.
+        num_proc: Number of processes; by default only this one.
+        batch_size: Number of queries that are searched together.
         num_threads: Threads of this process; all cores by default.
-        first_row: Number of the index's first row in the corpus of which it is a shard.
+        first_row: Row number of the index's first row in the whole corpus, if the index is a shard.
     """
     queries = queries.select_columns(["terms"])
     if num_proc is not None:
-        # Compiled once here, not once in every worker.
+        # Compile once here instead of once in every worker.
         handle.open().search([queries[0]["terms"]], 1, num_threads=1)
     return queries.map(
         SearchHits(handle, k, num_threads if num_proc is None else 1, first_row),
@@ -343,7 +344,7 @@ def search_queries(
 
 
 def describe_queries(queries: Dataset) -> dict[str, Any]:
-    """Count the queries, those that fell back to the anchor's text and those without any term; average their terms."""
+    """Count the queries, those that fell back to the anchor's text and those without terms; average their terms."""
     fallback = np.asarray(queries.with_format("arrow")["fallback"][:].to_numpy(zero_copy_only=False))
     lengths = np.asarray(queries.with_format("arrow")["terms"][:].combine_chunks().value_lengths().to_numpy())
     return {

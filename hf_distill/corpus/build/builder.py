@@ -1,8 +1,8 @@
-"""Builds a contextualized corpus: general sentences that are like the sentences of a task.
+"""Builds a contextualized corpus: general sentences that are similar to the sentences of a task.
 
-anchors -> keyword queries -> BM25 over general text -> union -> without evaluation texts and repeats
-(Contextualized Corpus, section 2). Every step is finished for good once its marker is in the work folder: a killed
-build continues there and ends in the same corpus.
+anchors -> keyword queries -> BM25 over general text -> union -> removal of evaluation texts and duplicates
+(Contextualized Corpus, section 2). A step with a marker in the work folder is finished, so a killed build continues
+after it and gives the same corpus.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limi
 
 logger = logging.get_logger(__name__)
 
-# A change of what any step does must change it: finished steps of older code are then refused.
+# Increase it when any step changes: finished steps of older code are then refused.
 BUILDER_VERSION = 5
 DEFAULT_TOP_K = 100
-# What a step cost, which is no fact about the corpus.
+# Costs of a step, which are not facts about the corpus.
 _COSTS = ("seconds", "disk_bytes", "peak_memory_mb")
 
 CORPUS_FEATURES = Features(
@@ -83,11 +83,12 @@ class CorpusResult:
     """A built corpus.
 
     Attributes:
-        dataset: Columns `text`; `rank`, the best over all anchors, 0 = first; `score`, the best; `anchors`, how many
-            retrieved the row; `source`. Ordered by rank, then score descending, then row of the general corpus.
-        statistics: JSON-able facts: what was read, dropped and why, which engine and why, settings, seconds.
-        dropped: Where `write_dropped` was asked for, the rows that are not in the corpus though they were read or
-            found: `row` of the general corpus, `text`, `reason`, and `instead`, the row that stays for a duplicate.
+        dataset: Columns `text`; `rank`, the best rank over all anchors, 0 = first; `score`, the best score; `anchors`,
+            the number of anchors that retrieved the row; `source`. Ordered by rank, then score descending, then row of
+            the general corpus.
+        statistics: Facts as JSON values: what was read and dropped and why, which engine and why, settings, seconds.
+        dropped: With `write_dropped`, the rows that were read or found but are not in the corpus: `row` of the general
+            corpus, `text`, `reason`, and `instead`, the row that is kept in place of a duplicate.
     """
 
     dataset: Dataset
@@ -106,26 +107,26 @@ def build_contextualized_corpus(
     work_dir: str | Path | None = None,
     **overrides: Any,
 ) -> CorpusResult:
-    """Builds the corpus for some anchors.
+    """Build the corpus for some anchors.
 
     Args:
-        anchors: Sentences of the task, or its training rows. None, empty and repeated ones are counted and left out.
-        corpus: General text with a text column and, if it has one, a source column; a stream's rows are kept in the
+        anchors: Sentences of the task, or its training rows. None, empty and repeated ones are counted and dropped.
+        corpus: General text with a text column and optionally a source column; the rows of a stream are stored in the
             work folder, which must then be given.
-        args: Settings; the defaults of `CorpusArguments` if not given.
-        evaluation_texts: Texts of validation and test sets: they must not be in the result.
-        anchor_columns: Text columns of `anchors` where it is a data set; by default its string columns but for
-            labels and ids (see `find_text_columns`).
-        corpus_name: Stands in the column `source` where the corpus has none.
-        work_dir: Folder of finished steps; by default that of the arguments, else one in the `datasets` cache that
-            belongs to just these data and settings.
-        overrides: Single fields of `CorpusArguments`.
+        args: Settings; by default those of `CorpusArguments`.
+        evaluation_texts: Texts of validation and test sets, which must not be in the result.
+        anchor_columns: Text columns of `anchors` if it is a data set; by default its string columns except labels and
+            ids (see `find_text_columns`).
+        corpus_name: Value of the column `source` if the corpus has none.
+        work_dir: Folder of finished steps; by default that of the arguments, else a folder in the `datasets` cache for
+            exactly these data and settings.
+        overrides: Fields of `CorpusArguments` to override.
 
     Returns:
         The corpus and its statistics.
 
     Raises:
-        TypeError: If anchors, evaluation texts or the corpus are of another type, such as a `DatasetDict`.
+        TypeError: If anchors, evaluation texts or the corpus have another type, such as `DatasetDict`.
         ValueError: If the corpus is empty, lacks its text column, nothing is found, or the work folder belongs to
             other settings.
         ImportError: If the engine is not installed.
@@ -143,13 +144,13 @@ def build_contextualized_corpus(
 
 
 def index_settings(args: CorpusArguments, choice: EngineChoice, analyzer: Analyzer, **content: Any) -> dict[str, Any]:
-    """Return everything that tells an index from others; `content` says what is in it."""
+    """Return everything that distinguishes an index from others; `content` describes what is in it."""
     engine = {"engine": choice.name, "engine_version": engine_class(choice.name).version()}
     return {**engine, "k1": args.bm25_k1, "b": args.bm25_b, "analysis": analyzer.settings(), **content}
 
 
 def engine_options(args: CorpusArguments, choice: EngineChoice) -> dict[str, Any]:
-    """Return what only this engine takes and no hit depends on."""
+    """Return the options that only this engine has and that do not affect the hits."""
     return {"url": args.elasticsearch_url} if choice.name == "elasticsearch" else {}
 
 
@@ -189,7 +190,7 @@ class CorpusBuild:
         self.terms_settings = {name: self.index_settings[name] for name in ("analysis", "corpus")}
         self.settings = self._settings()
         self.work = work_folder(work_dir or args.work_dir, "hf_distill_corpus", self.settings)
-        # Indexes whose content was looked at in this process, and what was wrong with others.
+        # Indexes whose content was verified in this process, and the damage that was found in others.
         self._verified: set[str] = set()
         self._said: set[str] = set()
 
@@ -204,7 +205,7 @@ class CorpusBuild:
         }
         dropped = None
         if self.args.write_dropped:
-            # It holds texts that decide nothing else, those of rows that cannot be used.
+            # It contains texts that affect nothing else, namely those of unusable rows.
             name = f"dropped-{checksum_of_column(self.corpus, self.args.text_column)}"
             self.work.step(name, self._write_dropped)
             dropped = read_arrow(self.work.folder(name))
@@ -214,7 +215,7 @@ class CorpusBuild:
         return choose_engine(self.args.engine, len(self.usable.rows))
 
     def _settings(self) -> dict[str, Any]:
-        """Return everything that changes the corpus."""
+        """Return everything that affects the corpus."""
         args = self.args
         return {
             "builder": BUILDER_VERSION,
@@ -251,7 +252,7 @@ class CorpusBuild:
         )
 
     def _make_index(self, _: Path) -> dict[str, Any]:
-        """Index the general text, unless an index with the same settings is there."""
+        """Index the general text, unless an index with the same settings exists."""
         handle = self._find_index()
         parts: dict[str, dict[str, Any]] = {}
         if handle is None:
@@ -269,7 +270,7 @@ class CorpusBuild:
         return {**facts, "parts": parts}
 
     def _write_terms(self, folder: Path) -> dict[str, Any]:
-        """Turn the general text into terms, by all cores."""
+        """Turn the general text into terms, on all cores."""
         streams = self._streams(folder)
         return {"rows": streams.num_texts, "terms": len(streams.ids)}
 
@@ -279,7 +280,7 @@ class CorpusBuild:
         return write_streams(self.analyzer, texts, num_texts, folder, settings, num_proc=self.args.num_proc)
 
     def _find_index(self) -> IndexHandle | None:
-        """Return the index if it is there; once in a process its content is compared with what was written."""
+        """Return the index if it exists; once per process its content is verified."""
         handle = find_index(self._index_dir(), self.index_settings)
         if handle is not None and handle.checksum not in self._verified:
             try:
@@ -297,7 +298,7 @@ class CorpusBuild:
         queries = read_arrow(self.work.folder("queries"))
         handle = self._find_index()
         if handle is None:
-            # Deleted or damaged since its step was finished.
+            # The index was deleted or damaged after its step was finished.
             self._make_index(folder)
             handle = IndexHandle(self._index_dir())
         hits = search_queries(
@@ -314,7 +315,7 @@ class CorpusBuild:
         return {"hits": len(hits), "queries_without_hits": len(queries) - with_hits}
 
     def _select(self, folder: Path) -> dict[str, Any]:
-        """Choose the rows of the result from the hits."""
+        """Choose the rows of the corpus from the hits."""
         selection = choose_rows(
             merge_hits(read_arrow(self.work.folder("hits"))),
             lambda rows: fetch_texts(
@@ -340,7 +341,7 @@ class CorpusBuild:
         return Selection(Candidates(**fields), fates, instead)
 
     def _write_dropped(self, folder: Path) -> dict[str, Any]:
-        """Write the rows that were left out, with their reasons."""
+        """Write the dropped rows, with the reasons."""
         file = folder / "dropped.arrow"
         return {"rows": write_dropped(file, self.corpus, self.args, self.usable, self._selection())}
 
@@ -369,7 +370,7 @@ class CorpusBuild:
         return lambda part: source_names(data[rows[part].tolist()][column], kind, self.name)
 
     def _statistics(self, steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Return the facts of all steps in one place."""
+        """Return the facts of all steps together."""
         return describe_build(
             steps,
             anchors=self.anchors.counts,
@@ -395,7 +396,7 @@ class CorpusBuild:
 
 
 def kept_share(rows: int, hits: int) -> float:
-    """Divide the rows of the corpus by the hits of all anchors (Contextualized Corpus: 0.24 to 0.69)."""
+    """Divide the rows of the corpus by the hits of all anchors (0.24 to 0.69 in Contextualized Corpus)."""
     return round(rows / hits, 4) if hits else 0.0
 
 
@@ -403,8 +404,8 @@ def describe_build(steps: Mapping[str, Mapping[str, Any]], **facts: Any) -> dict
     """Return the statistics of a build.
 
     Args:
-        steps: Facts of the steps, by their names.
-        facts: What is no step's: anchors, top_k, general_corpus, engine, settings, ...
+        steps: Facts of the steps, by name.
+        facts: Facts that belong to no step: anchors, top_k, general_corpus, engine, settings, ...
     """
     rows, hits, selection, index = (steps[name] for name in ("rows", "hits", "selection", "index"))
     engine = {**facts.pop("engine"), "index_bytes": index["bytes"], "index_terms": index["terms"]}
@@ -427,7 +428,7 @@ def _without_costs(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def costs(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return rows, seconds, bytes and peak memory of every step, and of the parts that a step tells of (`parts`)."""
+    """Return rows, seconds, bytes and peak memory of every step, and of the `parts` that a step reports."""
     told: dict[str, dict[str, Any]] = {}
     for name, facts in steps.items():
         told |= costs(facts.get("parts", {}))

@@ -1,15 +1,16 @@
-"""Finds texts that are the same as others: equal ones, nearly equal ones, and texts of validation and test sets.
+"""Finds duplicates: equal texts, near-duplicates, and texts of validation and test sets.
 
-Equal texts have the same 64-bit xxh3 hash, of the text itself or of its normalised form. At four million rows a chance
-collision has a probability of 4e-7.
+Texts count as equal if they have the same 64-bit xxh3 hash, of the text itself or of its normalised form. Among four
+million rows, a collision by chance has a probability of 4e-7.
 
-Texts are nearly equal if their share of common shingles (Jaccard) reaches a threshold. MinHash with locality-sensitive
-hashing (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3) finds the pairs that are worth comparing,
-by datasketch's signatures. Each pair is then compared exactly, so chance never drops a row; it only overlooks one in a
-hundred pairs at the threshold.
+Texts are near-duplicates if their Jaccard similarity (the share of common shingles) reaches a threshold. MinHash with
+locality-sensitive hashing (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3) finds candidate pairs,
+with datasketch's signatures. Each pair is then compared exactly, so a row is never dropped by chance; one in a hundred
+pairs at the threshold is missed.
 
-A row is kept out of a corpus if it equals an evaluation text, holds one, or shares an n-gram with one. Rows and texts
-are compared without case, punctuation and spacing. Words are counted; in scripts without spaces, characters.
+A row is excluded from a corpus if it equals an evaluation text, contains one, or shares an n-gram with one. Rows and
+texts are compared without case, punctuation and spacing. N-grams are of words; in scripts without spaces, of
+characters.
 
 Shape legend: M texts, W words over all of them, n words of an n-gram, B bands of a signature.
 """
@@ -32,11 +33,11 @@ from ..text.rows import clean, several_texts
 
 # --- equal texts -----------------------------------------------------------------------------------------------------
 
-# Marks belong to the words that they are in: without its vowel signs a Hindi word is another one. One behind no letter
-# belongs to what is no word: to an emoji, or to an accent that stands for an apostrophe.
+# Marks belong to their word: a Hindi word without its vowel signs is another word. A mark that follows no letter
+# belongs to a character that is not a word: an emoji, or an accent used as an apostrophe.
 _NON_WORD = regex.compile(r"(?:\A\p{M}+|[^\p{L}\p{N}\p{M}]\p{M}*)+")
 _ASCII_NON_WORD = re.compile(r"[^a-z0-9]+")
-# Soft hyphens, joiners and spaces without width.
+# Soft hyphens, joiners and zero-width spaces.
 _INVISIBLE = regex.compile(r"\p{Cf}+")
 _BESIDE_UNSPACED = regex.compile(rf"(?<={UNSPACED}) | (?={UNSPACED})")
 _BRACKETS = regex.compile(r"-[lr][rsc]b-")
@@ -45,15 +46,15 @@ _SPLIT_CANNOT = regex.compile(r"(?<!\S)can not(?!\S)")
 
 
 def normalize(text: str) -> str:
-    """Make compatibility forms one (NFKC), fold case, and turn everything between words into one space.
+    """Normalise compatibility forms (NFKC), fold case, and replace everything between words by one space.
 
-    What tasks write in the manner of the Penn Treebank (`does n't`, `can not`, `-LRB-`) ends as running text does, and
-    no space is left beside a character of a script without spaces. A text without any word ("!!!") stays as it is, so
-    that such texts are not all the same.
+    Text in the style of the Penn Treebank (`does n't`, `can not`, `-LRB-`) becomes equal to running text, and spaces
+    beside characters of a script without spaces are removed. A text without any word ("!!!") stays unchanged, so that
+    such texts do not all become equal.
     """
     is_ascii = text.isascii()
     folded = text.casefold() if is_ascii else _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold()
-    # Every text of a corpus comes through here: few have what three of the patterns look for.
+    # Every text of a corpus is normalised, and few contain what these three patterns match, so test for it first.
     if "b-" in folded:
         folded = _BRACKETS.sub(" ", folded)
     folded = (_ASCII_NON_WORD if is_ascii else _NON_WORD).sub(" ", folded)
@@ -68,16 +69,16 @@ def normalize(text: str) -> str:
 
 def hash_texts(texts: Iterable[str]) -> np.ndarray:
     """Return the hash of every text, (M,) uint64."""
-    # xxhash 4 takes bytes only. A lone surrogate cannot be encoded strictly, and must not stop a build.
+    # xxhash 4 accepts only bytes. A lone surrogate cannot be encoded strictly, and must not stop a build.
     return np.fromiter((xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) for text in texts), np.uint64)
 
 
 def first_of_equal(hashes: np.ndarray, priority: np.ndarray) -> np.ndarray:
-    """Return (M,) int64: for each text the position of the one that stays for it; its own if it stays.
+    """Return (M,) int64: for each text the position of the text that is kept for it; its own position if it is kept.
 
     Args:
         hashes: (M,) hashes.
-        priority: (M,) distinct numbers; the lowest of a group stays, so the result does not depend on the order.
+        priority: (M,) distinct numbers; the lowest of a group is kept, so the result does not depend on the order.
     """
     order = np.lexsort((priority, hashes))
     ordered = hashes[order]
@@ -94,7 +95,8 @@ def first_of_equal(hashes: np.ndarray, priority: np.ndarray) -> np.ndarray:
 SHINGLE = 3
 _PERMUTATIONS = 128
 _SEED = 1
-# An odd number without pattern (the golden ratio's fraction): multiplied, each bit changes about half of those above.
+# An odd number without pattern (the fraction of the golden ratio): each bit affects about half of the higher bits of a
+# product.
 _MIXER = np.uint64(0x9E3779B97F4A7C15)
 # A pair at the threshold shares a band, and so is compared, with at least this probability.
 _RECALL = 0.99
@@ -102,7 +104,7 @@ _RECALL = 0.99
 
 def shingles(text: str) -> np.ndarray:
     """Return (S,) uint32, ascending distinct hashes of a text's shingles; a shorter text is one shingle."""
-    # A text without any word is like none but itself.
+    # A text without any word is only similar to itself.
     words = units(text) or [text]
     parts = (" ".join(words[start : start + SHINGLE]) for start in range(max(1, len(words) - SHINGLE + 1)))
     return np.unique(
@@ -111,13 +113,13 @@ def shingles(text: str) -> np.ndarray:
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Return common elements over all elements of two sets, given as ascending distinct numbers."""
+    """Return the Jaccard similarity (intersection over union) of two sets, given as ascending distinct numbers."""
     common = len(np.intersect1d(first, second, assume_unique=True))
     return common / (len(first) + len(second) - common)
 
 
 def rows_per_band(threshold: float) -> int:
-    """Return the most numbers of a signature in one band with which a pair at the threshold is still found."""
+    """Return the largest number of rows per band with which a pair at the threshold is still found."""
     for rows in range(_PERMUTATIONS, 1, -1):
         if 1 - (1 - threshold**rows) ** (_PERMUTATIONS // rows) >= _RECALL:
             return rows
@@ -129,18 +131,18 @@ def find_near_duplicates(
     texts_of: Callable[[np.ndarray], Iterable[list[str]]],
     threshold: float,
 ) -> np.ndarray:
-    """Find the texts that are nearly equal to one that stays.
+    """Find the texts that are near-duplicates of a text that is kept.
 
-    Texts are looked at in their order, and a text is dropped if it is nearly an earlier one that was kept. So the
-    first texts alone give the same result for them as all texts do.
+    Texts are processed in order, and a text is dropped if it is a near-duplicate of an earlier kept text. So the
+    result for the first texts does not depend on later ones.
 
     Args:
         num_texts: M.
-        texts_of: Texts of some positions, ascending, in batches.
-        threshold: Least Jaccard similarity of near-duplicates.
+        texts_of: Function from ascending positions to their texts, in batches.
+        threshold: Minimum Jaccard similarity of near-duplicates.
 
     Returns:
-        (M,) int64, the position of the kept text that a text nearly is, or -1 for a text that stays.
+        (M,) int64, the position of the kept text of which a text is a near-duplicate, or -1 for a kept text.
 
     Raises:
         ImportError: If datasketch is not installed.
@@ -167,9 +169,9 @@ def find_near_duplicates(
 
 
 def _band_hashes(texts: list[str], threshold: float) -> np.ndarray:
-    """Return (M, B) uint32, equal in a band where the signatures are; 32 bits do, as every pair is compared."""
+    """Return (M, B) uint32 band hashes; 32 bits are enough, because every pair is compared exactly."""
     datasketch: Any = require("datasketch", extra="near_duplicates", needed_by="`--deduplicate near`")
-    # The shingles are hashed already.
+    # The shingles are already hashed.
     signatures = datasketch.MinHash.bulk(
         (shingles(text).tolist() for text in texts), num_perm=_PERMUTATIONS, seed=_SEED, hashfunc=int
     )
@@ -184,7 +186,7 @@ def _band_hashes(texts: list[str], threshold: float) -> np.ndarray:
 
 
 def _share_a_band(bands: np.ndarray) -> np.ndarray:
-    """Return ascending positions of texts that share a band with another."""
+    """Return the ascending positions of texts that share a band with another."""
     shared = np.zeros(len(bands), dtype=bool)
     for band in bands.T:
         _, places, counts = np.unique(band, return_inverse=True, return_counts=True)
@@ -199,11 +201,11 @@ def _flat(batches: Iterable[list[str]]) -> Iterator[str]:
 
 # --- evaluation texts ------------------------------------------------------------------------------------------------
 
-# An evaluation text is looked for inside longer rows only if it has so many words: shorter ones ("a good movie") turn
-# up in unrelated sentences.
+# An evaluation text is searched inside longer rows only if it has at least this many words: shorter ones ("a good
+# movie") occur in unrelated sentences.
 MIN_CONTAINED_WORDS = 8
 
-# Odd: powers of it do not vanish modulo 2**64.
+# Odd, so that its powers do not vanish modulo 2**64.
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -212,12 +214,12 @@ class EvaluationTexts:
 
     Args:
         texts: The texts; None and empty ones are ignored.
-        contains: Whether to look for them inside longer rows too.
-        ngram: Whether rows that share so many words in a row with one are looked for; 13 is the usual number (Brown et
-            al. 2020, appendix C). Texts with fewer words have no n-gram.
+        contains: Whether to search for them inside longer rows too.
+        ngram: Whether to search for rows that share this many consecutive words with one of them; 13 is the usual
+            number (Brown et al. 2020, appendix C). Texts with fewer words have no n-gram.
 
     Raises:
-        TypeError: If one is not a string, or `texts` are not several.
+        TypeError: If a text is not a string, or `texts` is a single text.
     """
 
     def __init__(self, texts: Iterable[str | None], *, contains: bool = False, ngram: int | None = None) -> None:
@@ -241,7 +243,7 @@ class EvaluationTexts:
         return _among(normalized_hashes, self._hashes)
 
     def contained(self, normalized: Sequence[str]) -> np.ndarray:
-        """Return (M,) bool: which normalised rows hold an evaluation text of at least `MIN_CONTAINED_WORDS` words."""
+        """Return (M,) bool: which normalised rows contain an evaluation text (`MIN_CONTAINED_WORDS` or more words)."""
         if not self._by_opening:
             return np.zeros(len(normalized), dtype=bool)
         return np.fromiter((self._holds_one(units(text)) for text in normalized), dtype=bool, count=len(normalized))
@@ -264,10 +266,10 @@ class EvaluationTexts:
 
 
 def ngram_hashes(normalized: Sequence[str], ngram: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return hashes of all n-grams of some texts, and the text that each belongs to.
+    """Return the hashes of all n-grams of some texts, and the text of each.
 
-    An n-gram's hash is the polynomial of its words' 64-bit hashes modulo 2**64, so that all of a batch are computed
-    in n steps.
+    The hash of an n-gram is the polynomial of its words' 64-bit hashes modulo 2**64, so that all n-grams of a batch
+    are computed in n steps.
 
     Args:
         normalized: Normalised texts.
@@ -291,7 +293,7 @@ def ngram_hashes(normalized: Sequence[str], ngram: int) -> tuple[np.ndarray, np.
 
 
 def _among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return (M,) bool: which values are among the known ones, which ascend."""
+    """Return (M,) bool: which values are among the known ones, which must be ascending."""
     if not len(known):
         return np.zeros(len(values), dtype=bool)
     places = np.minimum(np.searchsorted(known, values), len(known) - 1)

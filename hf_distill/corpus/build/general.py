@@ -1,8 +1,8 @@
-"""A general corpus from several: cut into units, without repeats, drawn in chosen shares, mixed.
+"""Mixes a general corpus from several: split into units, deduplicated, sampled in chosen shares, shuffled.
 
-It stands for the WikiBook of the Contextualized Corpus paper: general text as long as wanted, to hold a task's corpus
-against, or to distil on. Which rows are drawn depends on their texts and the seed alone, so a larger draw holds the
-smaller one, and the first rows of the result are a draw in the same shares.
+It corresponds to the WikiBook of the Contextualized Corpus paper: general text of any size, to compare a task's corpus
+with, or to distil on. The sampled rows depend only on their texts and the seed, so a larger sample contains the
+smaller one, and the first rows of the result are a sample in the same shares.
 
 Shape legend: N usable rows over all corpora, K rows of the result.
 """
@@ -39,18 +39,19 @@ from ..text.rows import (
 from .duplicates import first_of_equal, hash_texts, normalize
 from .loading import work_folder
 
-# A change of what any step does must change it.
+# Increase it when any step changes.
 GENERAL_VERSION = 3
 GENERAL_FEATURES = Features({"text": Value("string"), "source": Value("string")})
 
 
 @dataclass(frozen=True)
 class GeneralCorpus:
-    """A general corpus that was mixed.
+    """A mixed general corpus.
 
     Attributes:
-        dataset: Columns `text` and `source`, in an order that looks drawn.
-        statistics: JSON-able facts: rows, bytes, what every corpus gave and why rows were left out, settings, seconds.
+        dataset: Columns `text` and `source`, in a pseudo-random order.
+        statistics: Facts as JSON values: rows, bytes, rows from every corpus, reasons of dropped rows, settings,
+            seconds.
     """
 
     dataset: Dataset
@@ -64,20 +65,20 @@ def build_general_corpus(
     work_dir: str | Path | None = None,
     **overrides: Any,
 ) -> GeneralCorpus:
-    """Mixes general corpora.
+    """Mix general corpora.
 
     Args:
-        corpora: Name -> rows with a text column. Of equal texts the one of the corpus named first stays.
-        args: Settings; the defaults of `GeneralCorpusArguments` if not given.
-        work_dir: Folder of finished steps; by default that of the arguments, else one in the `datasets` cache that
-            belongs to just these data and settings.
-        overrides: Single fields of `GeneralCorpusArguments`.
+        corpora: Name -> rows with a text column. Of equal texts, that of the first corpus is kept.
+        args: Settings; by default those of `GeneralCorpusArguments`.
+        work_dir: Folder of finished steps; by default that of the arguments, else a folder in the `datasets` cache for
+            exactly these data and settings.
+        overrides: Fields of `GeneralCorpusArguments` to override.
 
     Raises:
-        TypeError: If one is no `Dataset`.
-        ValueError: If there is no corpus, one lacks its text column or has no usable row, numbers of rows or weights
-            do not fit the corpora, or the work folder belongs to other settings.
-        ImportError: If sentences are asked for and sentencex is not installed.
+        TypeError: If a corpus is not a `Dataset`.
+        ValueError: If there is no corpus, one lacks its text column or has no usable row, the number of row counts or
+            weights differs from the number of corpora, or the work folder belongs to other settings.
+        ImportError: If sentences are requested and sentencex is not installed.
     """
     args = replace(args or GeneralCorpusArguments(), **overrides)
     if not corpora:
@@ -91,7 +92,7 @@ def build_general_corpus(
 
 
 def share_rows(total: int, weights: Sequence[float]) -> list[int]:
-    """Return whole numbers that sum to `total`, near to the weights (largest remainders; ties to the first)."""
+    """Return integers that sum to `total`, proportional to the weights (largest remainders; ties to the first)."""
     exact = [total * weight / sum(weights) for weight in weights]
     rows = [int(number) for number in exact]
     by_remainder = sorted(range(len(weights)), key=lambda place: (rows[place] - exact[place], place))
@@ -147,10 +148,10 @@ class _GeneralBuild:
         return GeneralCorpus(read_arrow(self.work.folder("rows")), {**described, **own})
 
     def _draw(self, folder: Path) -> dict[str, Any]:
-        """Draw the rows of every corpus, and the order of all."""
+        """Draw the rows of every corpus, and shuffle them."""
         exact, normalized = self._hashes()
         corpus_of = np.repeat(np.arange(len(self.names)), [len(usable.rows) for usable in self.usable])
-        # Of texts of one corpus that are not equal to the letter it must not matter which stands first.
+        # For texts of one corpus that are equal only after normalisation, their order must not matter.
         priority = np.argsort(np.lexsort((exact, corpus_of)), kind="stable")
         single = np.arange(len(exact)) == first_of_equal(exact if normalized is None else normalized, priority)
         if self.args.deduplicate == "none":
@@ -162,7 +163,7 @@ class _GeneralBuild:
             own = np.flatnonzero(single & (corpus_of == number))
             drawn.append(own[sample_order(exact[own], self.args.seed)[:wanted]])
         chosen = np.concatenate(drawn)
-        # Another seed than that of the draws: with the same one, corpora of which little was drawn would come first.
+        # Use another seed than for sampling: with the same one, corpora with few sampled rows would come first.
         chosen = chosen[sample_order(exact[chosen], self.args.seed + 1)]
         rows = np.concatenate([usable.rows for usable in self.usable])
         np.savez(folder / "draw.npz", corpus=corpus_of[chosen], row=rows[chosen])
@@ -175,7 +176,7 @@ class _GeneralBuild:
         }
 
     def _hashes(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return (N,) hashes of the texts, and of their normalised forms where these decide what is equal."""
+        """Return (N,) hashes of the texts, and of their normalised forms if these define duplicates."""
         exact, normalized = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
         for corpus, usable, name in zip(self.corpora, self.usable, self.names, strict=True):
             for texts in usable_texts(corpus, self.args.text_column, usable.rows, f"Comparing the texts of {name}"):
@@ -185,7 +186,7 @@ class _GeneralBuild:
         return np.concatenate(exact), np.concatenate(normalized) if self.args.deduplicate == "normalized" else None
 
     def _asked(self, available: list[int]) -> list[int]:
-        """Return how many rows of every corpus are asked for; a corpus with fewer is warned of."""
+        """Return the number of rows requested from every corpus; warns about a corpus that has fewer."""
         args = self.args
         if args.rows is None:
             return available
@@ -203,7 +204,7 @@ class _GeneralBuild:
         return asked
 
     def _write(self, folder: Path) -> dict[str, Any]:
-        """Write the drawn rows with their texts and sources."""
+        """Write the sampled rows with their texts and sources."""
         with np.load(self.work.folder("draw") / "draw.npz") as arrays:
             corpus_of, rows = arrays["corpus"], arrays["row"]
         with (

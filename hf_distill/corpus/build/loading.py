@@ -1,7 +1,7 @@
-"""Loads a general corpus from whatever a user has: files, folders, data sets on the Hub, streams.
+"""Loads a general corpus from any source: files, folders, data sets on the Hub, streams.
 
-Files are read in batches into an Arrow file in the cache of `datasets`, which is then memory-mapped: a corpus is never
-in memory as a whole. Of a stream only the rows that are asked for are read, and they are kept on disk.
+Files are read in batches into an Arrow file in the cache of `datasets`, which is then memory-mapped, so a corpus is
+never in memory as a whole. From a stream only the requested rows are read, and they are stored on disk.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from ..search.retrieval import settings_key
 
 logger = logging.get_logger(__name__)
 
-# Suffix -> loader of `datasets`; a compression suffix may follow.
+# Suffix -> builder of `datasets`; a compression suffix may follow.
 _LOADERS = {
     ".parquet": "parquet",
     ".jsonl": "json",
@@ -76,13 +76,13 @@ def load_general_corpus(
         path_or_id: A file (parquet, JSON lines, csv, tsv, text with one row per line; also gzip, zstd, bzip2, xz,
             lz4), a folder of such files of one kind, a folder written by `save_to_disk`, or a data set on the Hub.
         config: Configuration of a data set on the Hub.
-        split: Which split, where there are several.
-        flag: The argument that named it, for errors.
-        max_rows: Only the first rows; nothing beyond them is read or downloaded.
+        split: The split to load, if there are several.
+        flag: The argument that named the corpus, for error messages.
+        max_rows: Load only this many rows, from the beginning; nothing beyond them is read or downloaded.
 
     Raises:
-        FileNotFoundError: If it is neither there nor on the Hub.
-        ValueError: If the files are of no known kind, of several, or the split is missing.
+        FileNotFoundError: If it exists neither locally nor on the Hub.
+        ValueError: If the files are of an unknown kind or of several kinds, or the split is missing.
     """
     path = Path(path_or_id).expanduser()
     if path.is_file():
@@ -112,7 +112,7 @@ def _load_folder(path: Path, split: str, flag: str, max_rows: int | None) -> Dat
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         saved = _one_split(load_from_disk(str(path)), str(path), split, flag)
         return saved if max_rows is None else saved.select(range(min(max_rows, len(saved))))
-    # Beside the rows of a corpus that was built here are those that it left out, and the steps of its build.
+    # A corpus that was built here has its dropped rows and the steps of its build beside its rows.
     root = path / "data" if (path / "statistics.json").is_file() and (path / "data").is_dir() else path
     files = sorted(file for file in root.rglob("*") if file.is_file() and _kind(file) and not _is_hidden(file, root))
     if not files:
@@ -120,7 +120,7 @@ def _load_folder(path: Path, split: str, flag: str, max_rows: int | None) -> Dat
     return _load_files(_files_of_split(files, root, split, flag), flag, max_rows)
 
 
-# Names of splits in names of files and folders -> what `datasets` calls them.
+# Split names in the names of files and folders -> the names that `datasets` uses.
 _SPLITS = {
     **{"train": "train", "training": "train", "test": "test"},
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
@@ -128,10 +128,10 @@ _SPLITS = {
 
 
 def _files_of_split(files: list[Path], root: Path, split: str, flag: str) -> list[Path]:
-    """Return the files of a folder that hold a split; files without any split's name are the one split there is.
+    """Return the files of a split in a folder; if no file name contains a split, all files are the only split.
 
     Raises:
-        ValueError: If all files are named as other splits.
+        ValueError: If all files are named after other splits.
     """
     wanted = _SPLITS.get(split, split)
     by_split: dict[str, list[Path]] = {}
@@ -159,7 +159,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _split_of(file: Path, root: Path, wanted: str) -> str:
-    """Return the split that a file or one of its folders is named after (`dev-00001.jsonl`, `test/a.txt`), else ""."""
+    """Return the split that a file or its folder is named after (`dev-00001.jsonl`, `test/a.txt`), else ""."""
     stem = stem_of(file)
     begin = (re.match(r"[^\W\d_]*", stem) or [""])[0].lower()
     # `training.txt` is a split, `training_manuals.txt` is a book.
@@ -173,7 +173,7 @@ def _split_of(file: Path, root: Path, wanted: str) -> str:
 def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
     kinds = sorted({_kind(file) for file in files})
     if kinds == [""]:
-        raise ValueError(f"{files[0].name!r} ({flag}) is of no known kind; known are {_known()}.")
+        raise ValueError(f"{files[0].name!r} ({flag}) is of an unknown kind; known are {_known()}.")
     if len(kinds) > 1:
         raise ValueError(f"The folder ({flag}) mixes files of the kinds {kinds}; name one file or split the folder.")
     names = [str(file) for file in files]
@@ -182,7 +182,7 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
     except DamagedFileError:
         raise
     except Exception as error:
-        # What a reader raises depends on the format.
+        # The type of the exception depends on the format.
         if not any(file.stat().st_size for file in files):
             raise ValueError(f"`{flag}`: {names} are empty.") from error
         cause = error.__cause__ or error
@@ -195,7 +195,7 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
 
 
 def _read(files: list[Path], kind: str, flag: str, max_rows: int | None) -> Dataset:
-    """The rows of files of one kind, as a library reads them."""
+    """The rows of files of one kind, as the library for it reads them."""
     options: dict[str, Any] = {}
     if kind == "json":
         for file in files:
@@ -203,34 +203,34 @@ def _read(files: list[Path], kind: str, flag: str, max_rows: int | None) -> Data
     elif kind == "csv":
         options = _table_options(files, flag)
     elif kind == "text":
-        # A byte order mark is no part of the first text.
+        # A byte order mark is not part of the first text.
         options = {"encoding": "utf-8-sig"}
-    # Brackets and stars in a name are no pattern.
+    # Brackets and stars in a file name must not act as a pattern.
     places = {"train": [glob.escape(str(file)) for file in files]}
     if max_rows is None:
         rows = load_dataset(kind, data_files=places, split="train", **options)
     else:
         builder = load_dataset_builder(kind, data_files=places, **options)
         rows = first_rows(builder, "train", max_rows, files[0].name, flag)
-    # `datasets` takes no encoding for compressed files.
+    # `datasets` cannot be given an encoding for compressed files.
     if kind == "text" and any(map(_is_marked, files)):
         return rows.map(lambda row: {"text": row["text"].removeprefix("\ufeff")})
     return rows
 
 
 def _table_options(files: list[Path], flag: str) -> dict[str, Any]:
-    """Options that read the cells of tables as they are written, as those of tasks are read: as text.
+    """Reader options under which every cell is read as text, exactly as it is written, as for the rows of tasks.
 
-    A text such as `NA` or `001` is no missing one, and no number.
+    A text such as `NA` is then not a missing value, and `001` is not a number.
 
     Raises:
-        ValueError: If cells stand between different marks in different files, or a file's rows do not fit its header.
+        ValueError: If files have different separators, or a file's rows do not match its header.
     """
     forms = [form_of_table(file) for file in files]
     separators = sorted({form.separator for form in forms})
     if len(separators) > 1:
         raise DamagedFileError(
-            f"The folder ({flag}) mixes tables whose cells stand between {' and '.join(map(repr, separators))} "
+            f"The folder ({flag}) mixes tables whose separators are {' and '.join(map(repr, separators))} "
             f"({files[0].name!r}, ...): name one file or split the folder."
         )
     for form in forms:
@@ -238,16 +238,16 @@ def _table_options(files: list[Path], flag: str) -> dict[str, Any]:
     quoting = csv.QUOTE_MINIMAL if all(form.quoted for form in forms) else csv.QUOTE_NONE
     escape = next((form.escape for form in forms if form.escape), None)
     options: dict[str, Any] = {} if escape is None else {"escapechar": escape, "doublequote": False}
-    # A column without a name, such as pandas' index, has this one there.
+    # This is the name that the reader gives a column without a name, such as pandas' index.
     header = [name or f"Unnamed: {place}" for place, name in enumerate(forms[0].header)]
     features = datasets.Features({name: datasets.Value("string") for name in header})
     options |= {"delimiter": separators[0], "quoting": quoting, "features": features}
-    # An empty cell is a text that is left out.
+    # An empty cell is a missing text, which is dropped.
     return options | {"keep_default_na": False, "na_values": [""]}
 
 
 def _is_marked(file: Path) -> bool:
-    """Return whether a compressed file begins with a byte order mark."""
+    """Whether a compressed file begins with a byte order mark."""
     if not file.name.lower().endswith(COMPRESSIONS):
         return False
     with LocalFileSystem().open(str(file), "rb", compression="infer") as stream:
@@ -259,7 +259,7 @@ def _kind(file: Path) -> str:
 
 
 def _is_hidden(file: Path, root: Path) -> bool:
-    """Return whether a file describes the data beside it, or is in a folder of a program's own (`.cache`)."""
+    """Whether a file only describes the data beside it, or lies in a program's own folder (`.cache`)."""
     is_metadata = file.name.startswith(("statistics.", "dataset_info", "README")) or file.name in {"arguments.json"}
     return is_metadata or any(part.startswith(".") for part in file.relative_to(root).parts)
 
@@ -283,24 +283,24 @@ def _one_split(
 # --- streams ---------------------------------------------------------------------------------------------------------
 
 _BATCH = 10_000
-# So many rows tell one stream from another.
+# Number of rows that are compared to recognise a stream.
 _COMPARED = 100
 
 
 def first_rows(builder: DatasetBuilder, split: str, max_rows: int, name: str, flag: str) -> Dataset:
-    """Streams rows into an Arrow file of the cache and maps it; where the file is there, it is only mapped.
+    """Stream rows into an Arrow file in the cache and memory-map it; an existing file is only mapped.
 
     Args:
-        builder: What `load_dataset_builder` gives.
-        split: Which split.
-        max_rows: How many rows.
-        name: What to call the data in errors.
+        builder: The result of `load_dataset_builder`.
+        split: The split to read.
+        max_rows: Number of rows.
+        name: Name of the data in error messages.
         flag: The argument that named it.
 
     Raises:
-        ValueError: If there is no such split, or no row.
+        ValueError: If the split does not exist or has no row.
     """
-    # The builder's folder tells configurations, files and the times of files apart.
+    # The builder's folder distinguishes configurations, files and modification times of files.
     key = xxhash.xxh3_64_hexdigest(f"{builder.cache_dir} {builder.hash} {split} {max_rows}".encode())
     file = Path(datasets.config.HF_DATASETS_CACHE) / "hf_distill_first_rows" / f"{key}.arrow"
     if not file.is_file():
@@ -312,22 +312,22 @@ def first_rows(builder: DatasetBuilder, split: str, max_rows: int, name: str, fl
 
 
 def work_folder(chosen: str | Path | None, name: str, settings: dict[str, Any]) -> WorkFolder:
-    """Open the work folder of a build: the chosen one, else one in the `datasets` cache for just these settings."""
+    """Open the work folder of a build: the chosen one, else one in the `datasets` cache for exactly these settings."""
     own = Path(datasets.config.HF_DATASETS_CACHE) / name / settings_key(settings)
     return WorkFolder(own if chosen is None else Path(chosen).expanduser(), settings)
 
 
 def mapped_rows(corpus: Dataset | IterableDataset, max_rows: int | None, work_dir: str | Path | None) -> Dataset:
-    """Return the first rows of a corpus; those of a stream are kept in the work folder for the next run.
+    """Return the first rows of a corpus; those of a stream are stored in the work folder for the next run.
 
     Args:
-        corpus: The rows; a stream must give the same ones each time it is read.
-        max_rows: How many; `None`: all.
-        work_dir: Keeps a stream's rows, which have no fingerprint by which to find them in the cache.
+        corpus: The rows; a stream must yield the same rows each time it is read.
+        max_rows: Number of rows; `None` for all.
+        work_dir: Folder for a stream's rows, which have no fingerprint to find them in the cache.
 
     Raises:
-        TypeError: If it is no data set, or has several splits.
-        ValueError: If a stream has no folder or no row, or the folder holds the rows of another one.
+        TypeError: If it is not a data set, or has several splits.
+        ValueError: If a stream has no folder or no row, or the folder holds the rows of another stream.
     """
     if not isinstance(corpus, (Dataset, IterableDataset)):
         raise TypeError(
@@ -352,7 +352,7 @@ def _stored_stream(stream: IterableDataset, max_rows: int | None, work_dir: str 
 
 
 def _texts(rows: Dataset | IterableDataset, count: int) -> list[dict[str, str]]:
-    """Return the texts of the first rows, to compare streams by; no numbers, since NaN is not equal to NaN."""
+    """Return the texts of the first rows, for comparing streams; numbers are omitted, since NaN differs from NaN."""
     return [{name: value for name, value in row.items() if isinstance(value, str)} for row in islice(rows, count)]
 
 
@@ -361,7 +361,7 @@ def _write(stream: IterableDataset, file: Path, max_rows: int | None, name: str)
     first = next(batches, None)
     if first is None or not len(first):
         raise ValueError(f"{name} has no row.")
-    # A column that holds nothing yet is one of text: sources and texts may begin with missing ones.
+    # A column with only missing values so far is treated as text: sources and texts may begin with missing values.
     schema = pa.schema(
         [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in first.schema]
     )
@@ -377,10 +377,10 @@ def _write(stream: IterableDataset, file: Path, max_rows: int | None, name: str)
 
 
 def _as(schema: pa.Schema, table: pa.Table, name: str) -> pa.Table:
-    """Return rows of a stream in the types of its first rows; columns that they lack are empty.
+    """Cast rows of a stream to the types of its first rows; missing columns are filled with nulls.
 
     Raises:
-        ValueError: If a column is new, or its values do not fit.
+        ValueError: If a column is new, or its values cannot be cast.
     """
     new = [column for column in table.column_names if column not in schema.names]
     if new:
@@ -404,9 +404,10 @@ def _of_one_type(batch: dict[str, list[Any]], name: str) -> pa.Table:
 
 
 def _tables(stream: IterableDataset, max_rows: int | None, name: str) -> Iterator[pa.Table]:
-    """Yield the rows in batches. `IterableDataset.take` would read on to the next batch of the file."""
+    """Yield the rows in batches. `IterableDataset.take` would read ahead to the next batch of the file."""
     left = sys.maxsize if max_rows is None else max_rows
-    # Without features the types of a batch are those of all its rows: `datasets` would take those of the first one.
+    # Infer types from all rows of a batch if the stream has no features: `datasets` would infer them from the first
+    # row.
     is_typed = stream.features is not None
     for batch in stream.with_format("arrow" if is_typed else None).iter(batch_size=min(_BATCH, left)):
         table = batch if is_typed else _of_one_type(batch, name)
@@ -420,15 +421,15 @@ def _tables(stream: IterableDataset, max_rows: int | None, name: str) -> Iterato
 
 
 def named_corpora(given: Sequence[str], flag: str, taken: Collection[str] = ()) -> dict[str, str]:
-    """Map the names of corpora to their places; without a name it is the last part of a path, or the Hub id.
+    """Map the names of corpora to their paths; the default name is the last part of a path, or the Hub id.
 
     Args:
         given: Values of the flag.
-        flag: The flag, for errors.
-        taken: Names that mean something else.
+        flag: The flag, for error messages.
+        taken: Reserved names.
 
     Raises:
-        ValueError: If a name is there twice, or is taken.
+        ValueError: If a name occurs twice, or is reserved.
     """
     named: dict[str, str] = {}
     for corpus in given:
@@ -436,12 +437,12 @@ def named_corpora(given: Sequence[str], flag: str, taken: Collection[str] = ()) 
         if not equals or Path(corpus).expanduser().exists():
             name, where = corpus_label(corpus), corpus
         if name in named or name in taken:
-            raise ValueError(f"`{flag}` has two corpora of the name {name!r}: give them as NAME=WHERE, with others.")
+            raise ValueError(f"`{flag}` has two corpora with the name {name!r}: give them as NAME=WHERE, with others.")
         named[name] = where
     return named
 
 
 def split_config(where: str) -> tuple[str, str | None]:
-    """Split a Hub id from the configuration after a colon (`wikimedia/wikipedia:20231101.en`); a path stays."""
+    """Split a Hub id from the configuration after a colon (`wikimedia/wikipedia:20231101.en`); a path is unchanged."""
     path, colon, config = where.partition(":")
     return (where, None) if not colon or Path(where).expanduser().exists() else (path, config)

@@ -1,6 +1,6 @@
-"""Turns the hits of all anchors into the rows of the corpus: merge, top share, decontamination, duplicates, order.
+"""Turns the hits of all anchors into the rows of the corpus: union, top share, decontamination, deduplication, order.
 
-Every row that was looked at has a fate. A user who wants to see the rows that were left out gets them with the reason.
+Every candidate row is either kept or dropped for a recorded reason; users can ask for the dropped rows.
 
 Shape legend: N indexed rows, M candidate rows.
 """
@@ -23,7 +23,7 @@ from .duplicates import EvaluationTexts, find_near_duplicates, first_of_equal, h
 
 _READ = 1_000_000
 
-# Why a retrieved row is not in the corpus, in the order in which it is asked.
+# Reasons why a retrieved row is not in the corpus, in the order in which they are checked.
 REASONS = (
     "beyond_top_share",
     "equals_evaluation_text",
@@ -38,13 +38,13 @@ _KEPT = -1
 
 @dataclass(frozen=True)
 class Candidates:
-    """Retrieved rows, ascending.
+    """Retrieved rows, in ascending order.
 
     Attributes:
         rows: (M,) int64, rows of the index.
         ranks: (M,) int32, best rank over all anchors, 0 = first.
         scores: (M,) float32, best score over all anchors.
-        anchors: (M,) int32, anchors that retrieved the row.
+        anchors: (M,) int32, number of anchors that retrieved the row.
     """
 
     rows: np.ndarray
@@ -58,7 +58,7 @@ class Candidates:
 
 
 def merge_hits(hits: Dataset) -> Candidates:
-    """Return the union of all anchors' hits, in memory that grows with the rows found, not with those of the corpus.
+    """Return the union of all anchors' hits; memory grows with the rows found, not with the rows of the corpus.
 
     Args:
         hits: Rows of `hf_distill.corpus.build.anchors.HIT_FEATURES`.
@@ -68,14 +68,15 @@ def merge_hits(hits: Dataset) -> Candidates:
     for batch in hits.with_format("arrow").iter(batch_size=_READ):
         rows, ranks, scores = (batch[name].to_numpy() for name in ("row", "rank", "score"))
         waiting.append(_united([Candidates(rows, ranks, scores, np.ones(len(rows), np.int32))]))
-        # As many new ones as there are old ones: every row is sorted a few times, not once per batch.
+        # Merge only when there are as many new rows as old ones: every row is then sorted a few times, not once per
+        # batch.
         if sum(len(part.rows) for part in waiting) >= len(union.rows):
             union, waiting = _united([union, *waiting]), []
     return _united([union, *waiting])
 
 
 def _united(parts: Sequence[Candidates]) -> Candidates:
-    """Return candidates of which each row is there once, ascending."""
+    """Merge candidates so that each row occurs once, in ascending order."""
     rows, ranks, scores, anchors = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ranks", "scores", "anchors")
     )
@@ -93,18 +94,18 @@ def _united(parts: Sequence[Candidates]) -> Candidates:
 
 
 def rank_limit(top_share: float, k: int) -> int:
-    """Return the number below which ranks belong to the top share: the smallest integer not below share * k."""
+    """Return the rank limit of the top share: the smallest integer that is at least share * k."""
     return math.ceil(Fraction(str(top_share)) * k)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The fate of each of M candidates: kept, or dropped for a reason.
+    """The decision about each of M candidates: kept, or dropped for a reason.
 
     Attributes:
         candidates: The candidates.
-        fates: (M,) int8, place of the reason in `REASONS`, or -1 for a row that is in the corpus.
-        instead: (M,) int64, of a duplicate the row that stays for it; -1 for all others.
+        fates: (M,) int8, index of the reason in `REASONS`, or -1 for a row that is kept.
+        instead: (M,) int64, for a duplicate the row that is kept in its place; -1 for all others.
     """
 
     candidates: Candidates
@@ -130,18 +131,18 @@ def choose_rows(
     deduplicate: str,
     near_threshold: float = 1.0,
 ) -> Selection:
-    """Leaves out rows beyond the top share, then evaluation texts, then all but one of equal and of similar texts.
+    """Drop rows beyond the top share, then evaluation texts, then all but one of equal and of similar texts.
 
-    Of equal texts the one with the best rank stays, then the first row; of similar ones too, one after the other. So
-    a smaller top share is always part of a larger one.
+    Among equal texts, the one with the best rank is kept, then the first row; the same holds for similar texts, one
+    after the other. So a smaller top share is always a subset of a larger one.
 
     Args:
         candidates: M candidates.
-        texts_of: Texts of some rows, in batches.
-        evaluation: Texts to keep out.
+        texts_of: Function from rows to their texts, in batches.
+        evaluation: Texts to exclude.
         limit: Ranks below it belong to the top share.
-        deduplicate: `near`, `normalized`, `exact` or `none`; each includes those after it.
-        near_threshold: Least similarity of near-duplicates.
+        deduplicate: `near`, `normalized`, `exact` or `none`; each includes the ones after it.
+        near_threshold: Minimum similarity of near-duplicates.
     """
     selection = Selection(
         candidates,
@@ -177,14 +178,14 @@ def _compare_with_evaluation(
     texts_of: Callable[[np.ndarray], Iterable[list[str]]],
     evaluation: EvaluationTexts,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Marks rows that must not be seen; returns hashes of all texts, as they are and normalised."""
+    """Mark rows that match evaluation texts; return hashes of all texts, unchanged and normalised."""
     exact, normalized_hashes = np.empty(len(places), np.uint64), np.empty(len(places), np.uint64)
     done = 0
     for texts in texts_of(selection.candidates.rows[places]):
         here = slice(done, done + len(texts))
         normalized = [normalize(text) for text in texts]
         exact[here], normalized_hashes[here] = hash_texts(texts), hash_texts(normalized)
-        # Of several reasons the last is the one that is given: an equal text holds itself.
+        # If several reasons apply, the last one is recorded: an equal text also contains the evaluation text.
         for reason, holds in (
             ("shares_evaluation_ngram", evaluation.shared(normalized)),
             ("contains_evaluation_text", evaluation.contained(normalized)),
@@ -196,14 +197,14 @@ def _compare_with_evaluation(
 
 
 def _drop(selection: Selection, places: np.ndarray, stays: np.ndarray, reason: str) -> None:
-    """Marks the rows of `places` whose entry in `stays`, a position in `places`, is another one."""
+    """Mark the rows of `places` whose entry in `stays`, a position in `places`, is another row."""
     gone = stays != np.arange(len(places))
     selection.fates[places[gone]] = REASONS.index(reason)
     selection.instead[places[gone]] = selection.candidates.rows[places[stays[gone]]]
 
 
 def _follow(selection: Selection) -> None:
-    """Lets `instead` name rows of the corpus: what an exact copy stayed for may itself be a near-duplicate."""
+    """Make `instead` point to rows of the corpus: the kept copy may itself be a near-duplicate of another row."""
     replaced = np.flatnonzero(selection.instead >= 0)
     while len(replaced):
         places = np.searchsorted(selection.candidates.rows, selection.instead[replaced])
@@ -226,25 +227,25 @@ def write_dropped(
     usable: UsableRows,
     selection: Selection,
 ) -> int:
-    """Writes an Arrow file with the columns `row` (of the general corpus), `text`, `reason` and `instead`.
+    """Write an Arrow file with the columns `row` (of the general corpus), `text`, `reason` and `instead`.
 
-    A row is in it if it could not be used, or if an anchor found it and it was left out after all; `instead` is the
-    row that stays for a duplicate.
+    It contains the rows that were unusable, and the rows that an anchor found but that were dropped; `instead` is the
+    row that is kept in place of a duplicate.
 
     Args:
         path: File to write.
         corpus: The general corpus.
-        args: Its column with the text, and the limits by which rows were judged.
-        usable: The rows that could be used.
-        selection: What became of those that were found.
+        args: The text column, and the limits for usable rows.
+        usable: The usable rows.
+        selection: The decisions about the rows that were found.
 
     Returns:
-        Rows written.
+        Number of rows written.
     """
     gone = np.flatnonzero(selection.fates >= 0)
     rows = usable.rows[selection.candidates.rows[gone]]
     reasons = [REASONS[fate] for fate in selection.fates[gone].tolist()]
-    # A row number of -1 would count from the end.
+    # A row number of -1 would index from the end.
     instead = [usable.rows[row].item() if row >= 0 else None for row in selection.instead[gone].tolist()]
     found = dict(zip(rows.tolist(), zip(reasons, instead, strict=True), strict=True))
     is_usable = np.zeros(len(corpus), dtype=bool)

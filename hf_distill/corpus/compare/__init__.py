@@ -1,4 +1,4 @@
-"""Corpora beside each other and beside a task: their sizes, their diversity, and the words that they share.
+"""Compares corpora with each other and with a task: their sizes, their diversity, and their common words.
 
 Nothing here changes or builds a corpus.
 """

@@ -1,7 +1,7 @@
-"""Corpora beside each other and beside a task: size, diversity, and words in common with the task.
+"""Compares corpora with each other and with a task: size, diversity, and words in common with the task.
 
-The measures of the Contextualized Corpus paper: its Table 1 (cases, bytes, k), Table 3 (Distinct-n at equal sizes) and
-Figure 3 (vocabulary overlap, also of the top shares of a corpus that was retrieved).
+The measures are those of the Contextualized Corpus paper: its Table 1 (cases, bytes, k), Table 3 (Distinct-n at equal
+sizes) and Figure 3 (vocabulary overlap, also for the top shares of a retrieved corpus).
 
 Shape legend: N texts.
 """
@@ -22,7 +22,7 @@ from ..text.analysis import Analyzer, TokenStreams, stop_words
 from .diversity import sampled_distinct
 
 ORDERS = (1, 2)
-# The name of the task's validation and test texts among those compared.
+# The name of the task's validation and test texts in the comparison.
 EVALUATION = "evaluation"
 _BATCH = 10_000
 
@@ -32,12 +32,12 @@ class MeasuredCorpus:
     """A corpus as words.
 
     Attributes:
-        streams: Words of its N texts, stop words among them.
+        streams: Words of its N texts, including stop words.
         hashes: (N,) uint64, hashes of the texts.
-        num_rows: Rows; a pair is one row with two texts.
+        num_rows: Number of rows; a pair is one row with two texts.
         num_bytes: UTF-8 bytes of the texts.
-        ranks: (N,) best rank of each text over all anchors, of a corpus that was retrieved.
-        top_k: Rows that were retrieved for an anchor, of such a corpus.
+        ranks: (N,) best rank of each text over all anchors, for a retrieved corpus.
+        top_k: Number of rows retrieved for each anchor, for a retrieved corpus.
     """
 
     streams: TokenStreams
@@ -72,11 +72,11 @@ def measure_corpus(
     """Measure a corpus in one pass over its texts.
 
     Args:
-        texts: Its texts; None counts as an empty one.
-        language: Name or ISO code: that of the segmenter for Chinese.
-        num_rows: Rows that they are of; as many as texts by default.
-        ranks: (N,) of a corpus that was retrieved.
-        top_k: Rows that were retrieved for an anchor; by default as many as there are ranks.
+        texts: Its texts; None counts as an empty text.
+        language: Name or ISO code; determines the segmenter for Chinese.
+        num_rows: Number of rows of these texts; by default the number of texts.
+        ranks: (N,) ranks, for a retrieved corpus.
+        top_k: Number of rows retrieved for each anchor; by default the largest rank plus one.
     """
     hashes, num_bytes = [np.empty(0, np.uint64)], 0
 
@@ -101,15 +101,15 @@ def compare_corpora(
     *,
     evaluation: MeasuredCorpus | None = None,
 ) -> dict[str, Any]:
-    """Compares corpora; the first is what the others are held against: the task's own text.
+    """Compare corpora; the first one, the task's own text, is the reference for the others.
 
     Args:
         corpora: Name -> corpus, in the order in which they are shown.
-        settings: What is compared; the defaults, in English, if not given.
-        evaluation: The task's validation and test texts, for the words in common.
+        settings: Settings of the comparison; by default those of `ComparisonArguments`, in English.
+        evaluation: The task's validation and test texts, for the common words.
 
     Returns:
-        `reference`, `corpora` (sizes), `distinct` (`groups`, a size each), `overlap` (`names` and the matrices
+        `reference`, `corpora` (sizes), `distinct` (`groups`, one for each size), `overlap` (`names` and the matrices
         `share` and `jaccard` in percent), `top_shares` (corpus -> curve), `settings`.
 
     Raises:
@@ -142,7 +142,7 @@ def compare_corpora(
 
 
 def _distinct(corpora: Mapping[str, MeasuredCorpus], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Compare, for every corpus from small to large, all that are at least as large, in samples of its size."""
+    """For every corpus, from small to large, compare all corpora of at least its size, in samples of its size."""
     sizes = {name: len(corpus.streams.ids) for name, corpus in corpora.items()}
     return [
         {
@@ -164,7 +164,7 @@ def _overlap(
     settings: ComparisonArguments,
     reference: str,
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """Return the words in common of corpora, top shares and evaluation texts, and the curves over the shares."""
+    """Return the common words of corpora, top shares and evaluation texts, and the curves over the shares."""
     words: dict[str, list[str]] = {}
     curves: dict[str, list[dict[str, Any]]] = {}
     stopped = stop_words(settings.language or "none")
@@ -199,13 +199,13 @@ def _overlap(
 def frequent_words(
     streams: TokenStreams, top: int, stop_words: Collection[str] = (), texts: np.ndarray | None = None
 ) -> list[str]:
-    """Return the most frequent words of a corpus, most frequent first, words of equal counts in alphabetical order.
+    """Return the most frequent words of a corpus, in descending order; ties in alphabetical order.
 
     Args:
         streams: Words of its texts.
-        top: How many; all if there are fewer.
-        stop_words: Words that do not count.
-        texts: Only these texts, by a boolean for each.
+        top: Number of words; all if there are fewer.
+        stop_words: Words that are ignored.
+        texts: Boolean mask of the texts to use.
     """
     ids = streams.ids if texts is None else streams.ids[np.repeat(texts, np.diff(streams.offsets))]
     counts = np.bincount(ids, minlength=len(streams.vocabulary))
@@ -219,9 +219,9 @@ def frequent_words(
 
 
 def overlap_share(first: Sequence[str], second: Sequence[str]) -> float:
-    """Return common words in percent of the words compared: 100 for a corpus and itself, and the same both ways.
+    """Return the common words in percent of the words compared; symmetric, and 100 for a corpus and itself.
 
-    Where one list is longer, its less frequent words are left out, so that as many words of both are compared.
+    The longer list is truncated to the length of the shorter one, so its least frequent words are ignored.
 
     Args:
         first: Words, most frequent first.
@@ -232,7 +232,7 @@ def overlap_share(first: Sequence[str], second: Sequence[str]) -> float:
 
 
 def overlap_jaccard(first: Sequence[str], second: Sequence[str]) -> float:
-    """Return common words in percent of all words of both lists, cut as in `overlap_share`."""
+    """Return the common words in percent of all words of both lists, truncated as in `overlap_share`."""
     compared, common = min(len(first), len(second)), _common(first, second)
     return 100 * common / (2 * compared - common) if compared else 0.0
 

@@ -1,7 +1,7 @@
 """Diversity of a corpus by Distinct-n, on samples of equal size (Contextualized Corpus, section 4 and Table 3).
 
-Distinct-n is the share of different n-grams among all n-grams. It falls with every word that is added, so corpora
-compare only at one size: whole texts are drawn until they have as many words as the smaller corpus.
+Distinct-n is the number of distinct n-grams divided by the number of all n-grams. It decreases as text is added, so
+corpora must be compared at the same size: whole texts are drawn until they have as many words as the smaller corpus.
 
 Shape legend: N texts, T words over all texts.
 """
@@ -14,17 +14,17 @@ import numpy as np
 
 from ..text.analysis import TokenStreams
 
-# Constants of splitmix64, which turns numbers into numbers that look drawn.
+# Constants of splitmix64, a bijective hash of 64-bit numbers.
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def distinct(ids: np.ndarray, lengths: np.ndarray, n: int) -> float:
-    """Return distinct-n in percent: 100 x different n-grams / n-grams; 0 where no text has n words.
+    """Return distinct-n in percent: 100 x distinct n-grams / n-grams; 0 if no text has n words.
 
     Args:
-        ids: (T,) ids of the words, text after text.
-        lengths: (N,) words of each text; no n-gram goes beyond its text.
+        ids: (T,) word ids, text after text.
+        lengths: (N,) words of each text; n-grams do not cross the end of a text.
         n: Words of an n-gram.
 
     Raises:
@@ -40,26 +40,26 @@ def distinct(ids: np.ndarray, lengths: np.ndarray, n: int) -> float:
 
 
 def _ngrams(ids: np.ndarray, n: int) -> np.ndarray:
-    """Return (T - n + 1,) int64: equal for equal n-grams, whatever text they are of."""
+    """Return (T - n + 1,) int64 ids that are equal for equal n-grams, whatever texts they are from."""
     width = int(ids.max()) + 1
     grams = ids.astype(np.int64)
     for step in range(1, n):
         if step > 1:
-            # Numbers below T again, so that no product overflows.
+            # Renumber below T, so that no product overflows.
             grams = np.unique(grams, return_inverse=True)[1]
         grams = grams[:-1] * width + ids[step:]
     return grams
 
 
 def sample_order(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """Return (N,) int64: texts in an order that looks drawn.
+    """Return (N,) int64: the texts in a pseudo-random order.
 
-    It depends on the texts and the seed alone: rows in another order give the same texts in the same order. Equal
-    texts have places of their own.
+    The order depends only on the texts and the seed: if the rows are permuted, the texts still come in the same order.
+    Equal texts get distinct positions.
 
     Args:
         hashes: (N,) uint64, hashes of the texts.
-        seed: Another seed is another order.
+        seed: A different seed gives a different order.
     """
     by_text = np.argsort(hashes, kind="stable")
     ordered = hashes[by_text]
@@ -75,7 +75,7 @@ def sample_order(hashes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Mix 64 bits one to one (splitmix64)."""
+    """Apply the bijective 64-bit hash splitmix64."""
     mixed = numbers + np.uint64(_GOLDEN)
     for shift, factor in _MIX:
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -83,19 +83,19 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
 
 
 def take_words(order: np.ndarray, lengths: np.ndarray, num_words: int) -> np.ndarray:
-    """Return the first texts of an order that have at least `num_words` words together; all if they have fewer.
+    """Return the first texts of an order that together have at least `num_words` words; all if they have fewer.
 
     Args:
         order: (N,) texts.
         lengths: (N,) words of each text.
-        num_words: Words to reach.
+        num_words: Number of words to reach.
     """
     reached = np.cumsum(lengths[order])
     return order[: int(np.searchsorted(reached, num_words)) + 1]
 
 
 def words_of(streams: TokenStreams, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return words of some texts, one after the other, and their number in each."""
+    """Return the words of some texts, one after the other, and the number of words of each."""
     lengths = np.diff(streams.offsets)[texts]
     starts = np.repeat(streams.offsets[texts] - (np.cumsum(lengths) - lengths), lengths)
     return streams.ids[starts + np.arange(len(starts))], lengths
@@ -107,14 +107,15 @@ def sampled_distinct(
     """Return distinct-n of samples of a corpus.
 
     Args:
-        streams: The words of its texts, stop words among them.
+        streams: The words of its texts, including stop words.
         hashes: (N,) uint64, hashes of its texts.
-        num_words: Words of a sample; a corpus that has no more is taken whole.
+        num_words: Words of a sample; a corpus that is not larger is used as a whole.
         orders: The values of n.
-        seeds: One sample each.
+        seeds: Seeds, one for each sample.
 
     Returns:
-        n -> `mean` and `spread` (standard deviation) over the samples in percent; under `words` those of the words.
+        n -> `mean` and `spread` (standard deviation) over the samples in percent; under `words` those of the word
+        counts.
     """
     lengths = np.diff(streams.offsets)
     whole = num_words >= len(streams.ids)

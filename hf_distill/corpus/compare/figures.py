@@ -1,4 +1,4 @@
-"""Figures of a comparison: words in common as a heat map, and over the top shares of a corpus (extra `plots`)."""
+"""Figures of a comparison: common words as a heat map, and over the top shares of a corpus (extra `plots`)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _DPI = 120
 def draw_overlap(
     values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], path: Path, *, title: str
 ) -> Path:
-    """Draw words in common as a heat map with its numbers.
+    """Draw the common words as a heat map with numbers.
 
     Args:
-        values: Percent, a list for each row.
+        values: Percent, one list for each row.
         rows: Names of the rows.
         columns: Names of the columns.
-        path: Image to write.
-        title: What is shown.
+        path: Image file to write.
+        title: Title of the figure.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -46,13 +46,13 @@ def draw_overlap(
 def draw_top_shares(
     curves: Mapping[str, Sequence[Mapping[str, Any]]], levels: Mapping[str, float], path: Path, *, title: str
 ) -> Path:
-    """Draw words in common with the task over the top shares of retrieved corpora.
+    """Draw the words in common with the task over the top shares of retrieved corpora.
 
     Args:
         curves: Corpus -> its points (`top_share`, `share`).
-        levels: Other corpora -> their words in common, as horizontal lines.
-        path: Image to write.
-        title: What is shown.
+        levels: Other corpora -> their words in common, drawn as horizontal lines.
+        path: Image file to write.
+        title: Title of the figure.
 
     Raises:
         ImportError: If matplotlib is missing.

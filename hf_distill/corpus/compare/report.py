@@ -1,11 +1,11 @@
-"""A comparison of corpora as Markdown: what a report and a dataset card show."""
+"""Formats a comparison of corpora as Markdown, for a report and for a dataset card."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# What a first column of names is called.
+# Heading of the first column, which has names.
 _CORPUS = "corpus"
 
 
@@ -13,9 +13,9 @@ def format_comparison(facts: Mapping[str, Any], figures: Mapping[str, str] | Non
     """Return the tables of a comparison, with its figures.
 
     Args:
-        facts: What `compare_corpora` returns.
-        figures: What a figure shows -> its path.
-        level: Depth of the headings.
+        facts: The result of `compare_corpora`.
+        figures: Title of a figure -> its path.
+        level: Level of the headings.
     """
     mark = "#" * level
     parts = [
@@ -43,7 +43,7 @@ def _sizes(corpora: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _distinct(distinct: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return a row for a corpus, two columns for a size; the largest corpus stands alone at its own size."""
+    """Return a row for each corpus and two columns for each size; the largest corpus has only its own size."""
     orders = [str(n) for n in distinct["orders"]]
     groups = distinct["groups"]
     head = [_CORPUS] + [
@@ -70,7 +70,7 @@ def _overlap(overlap: Mapping[str, Any]) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table whose first column is text and whose others are numbers."""
+    """Return a table whose first column is text and whose other columns are numbers."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""Retrieval: one small protocol, token streams on disk, and engines that all give the same hits.
+"""Retrieval: one small protocol, token streams on disk, and engines that all return the same hits.
 
-How anchors become queries, and what becomes of hits, belongs to `corpus.build`.
+How anchors become queries, and what is done with hits, belongs to `corpus.build`.
 """

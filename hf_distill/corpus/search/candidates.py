@@ -1,4 +1,4 @@
-"""The documents that BM25 finds for queries: what a reranker puts in order, and hard negatives to train it with."""
+"""The top documents of BM25 for queries: candidates for a reranker, and hard negatives to train it with."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def best_documents(
     k1: float = 1.2,
     b: float = 0.75,
 ) -> list[list[int]]:
-    """For every query the row numbers of its best documents, the best first.
+    """Return for every query the row numbers of its top documents, best first.
 
-    The index is one of a folder that is gone afterwards.
+    The index is built in a temporary folder.
 
     Args:
         queries: The queries.
-        documents: The texts that are searched.
-        depth: Documents of each query at most; those that share no word with it are not among them.
-        analyzer: From text to terms; by default that of English.
-        engine: BM25 engine, as `--engine`.
-        k1: How fast repeats of a word saturate.
-        b: How much long documents are held back.
+        documents: The texts to search.
+        depth: Maximum number of documents for each query; documents without a common word are never returned.
+        analyzer: Analyzer from text to terms; by default that of English.
+        engine: BM25 engine, as in `--engine`.
+        k1: BM25's k1: a larger value makes repeated words count more.
+        b: BM25's b: the strength of the length normalisation.
     """
     analyzer = analyzer or Analyzer("english")
     name = choose_engine(engine, len(documents)).name

@@ -1,6 +1,6 @@
-"""Retrieval as one small protocol: index token streams once, search many queries, get rows and scores.
+"""Retrieval as a small protocol: index token streams once, search many queries, get rows and scores.
 
-Every engine gives its hits in the total order of `hf_distill.corpus.search.scoring`, so engines can be exchanged.
+Every engine returns its hits in the total order of `hf_distill.corpus.search.scoring`, so engines are interchangeable.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .scoring import CorpusStatistics, Hits
 
 logger = logging.getLogger(__name__)
 
-# Part of every handle's pickled state: results that `Dataset.map` cached with other code are not taken for these.
+# Part of every handle's pickled state: results that `Dataset.map` cached with older code are not reused.
 FORMAT = 3
 
 _ENGINES = {
@@ -35,7 +35,7 @@ _ENGINES = {
     "elasticsearch": ("hf_distill.corpus.search.engines.elasticsearch", "ElasticsearchEngine"),
 }
 ENGINES: tuple[str, ...] = tuple(_ENGINES)
-# Engines of the user's own.
+# Engines that users have registered.
 _REGISTERED: dict[str, type[Engine]] = {}
 
 # Open engines of this process by folder and checksum: a memory map must never be part of a pickled function.
@@ -46,12 +46,12 @@ class Engine(Protocol):
     """A searchable index. The class builds, an instance searches.
 
     Attributes:
-        name: What `--engine` calls it.
-        max_rows: Rows up to which `--engine auto` takes it; 0 for an engine that has to be named.
+        name: Its name for `--engine`.
+        max_rows: Maximum number of rows for which `--engine auto` chooses it; 0 if it must be named.
         num_rows: Rows of the open index.
-        continues: Whether `build` goes on where a killed build left its folder; absent where it cannot.
-        lost: Takes a folder and the options of `build`; says what is gone of an index that lies elsewhere, `None` if
-            it is whole. Absent where everything is in the folder.
+        continues: Whether `build` continues in the folder of a killed build; absent if it cannot.
+        lost: Function of a folder and the options of `build`; returns what is missing from an index that is stored
+            elsewhere, `None` if it is complete. Absent if everything is in the folder.
     """
 
     name: str
@@ -63,27 +63,27 @@ class Engine(Protocol):
 
     @staticmethod
     def check() -> None:
-        """Raise ImportError, with the command that helps, if the engine's library cannot be imported."""
-        return  # By default nothing is needed that this package does not install.
+        """Raise ImportError with the install command if the engine's library cannot be imported."""
+        return  # By default only the dependencies of this package are needed.
 
     @classmethod
     def version(cls) -> str:
-        """Return the version of the library behind the engine, by default of the package that has its name."""
+        """Return the version of the engine's library; by default that of the package with the engine's name."""
         return version(cls.name)
 
     @staticmethod
     def build(
         streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
     ) -> None:
-        """Index token streams into `folder`, with the statistics of a whole corpus where they are a shard of it."""
+        """Index token streams into `folder`, with the statistics of the whole corpus if they are a shard of it."""
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
         """Return the k best rows of every query, in the total order.
 
         Args:
-            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
-            k: Hits per query; a query with fewer matching rows has fewer.
-            num_threads: Threads; all cores by default. With 1 no other thread is started, as forked workers need.
+            queries: Terms of every query; unknown terms are ignored, repeated terms count repeatedly.
+            k: Maximum number of hits for each query.
+            num_threads: Threads; all cores by default. With 1 no other thread is started, as forked workers require.
         """
 
 
@@ -92,19 +92,20 @@ EngineClass = TypeVar("EngineClass", bound=Engine)
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """The engine that was chosen, and why; statistics and card show both."""
+    """The chosen engine and the reason for the choice; statistics and card show both."""
 
     name: str
     why: str
 
 
 def register_engine(engine: type[EngineClass]) -> type[EngineClass]:
-    """Class decorator: make an engine known to `--engine` by its `name`.
+    """Class decorator: register an engine for `--engine` under its `name`.
 
-    `--engine auto` takes it only where no engine of this package fits and its `max_rows` allows so many rows.
+    `--engine auto` chooses it only if no engine of this package is suitable and the corpus has at most `max_rows`
+    rows.
 
     Raises:
-        ValueError: If another engine has that name.
+        ValueError: If another engine has the name.
     """
     known = _REGISTERED.get(engine.name)
     if engine.name in ("auto", *ENGINES) or (known is not None and known is not engine):
@@ -114,7 +115,7 @@ def register_engine(engine: type[EngineClass]) -> type[EngineClass]:
 
 
 def list_engines() -> list[str]:
-    """Return names of all engines, those of this package first."""
+    """Return the names of all engines, those of this package first."""
     return [*ENGINES, *_REGISTERED]
 
 
@@ -134,7 +135,7 @@ def engine_class(name: str) -> type[Engine]:
 
 
 def make_engine(name: str, folder: str | Path) -> Engine:
-    """Opens the index that an engine saved in `folder`.
+    """Open the index that an engine saved in `folder`.
 
     Raises:
         ValueError: If there is no engine of that name.
@@ -144,7 +145,7 @@ def make_engine(name: str, folder: str | Path) -> Engine:
 
 
 def choose_engine(name: str, num_rows: int) -> EngineChoice:
-    """Return the engine for a corpus: the named one, or for `auto` the first that is installed and holds so many rows.
+    """Return the engine for a corpus: the named one, or for `auto` the first installed one that allows so many rows.
 
     Raises:
         ValueError: If there is no engine of that name, or none for so many rows.
@@ -171,20 +172,20 @@ def choose_engine(name: str, num_rows: int) -> EngineChoice:
 
 
 class IndexHandle:
-    """Names a saved index and opens it on first use, once per process.
+    """Refers to a saved index and opens it on first use, once per process.
 
-    Its pickled state is the path, the index's checksum, its settings and this module's format: small, the same in
-    every process, and different for another index, as the fingerprints of `Dataset.map` need.
+    Its pickled state consists of the path, the index's checksum, its settings and this module's format. It is small,
+    equal in every process, and different for another index, as the fingerprints of `Dataset.map` require.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Read the index's marker.
 
         Args:
-            path: Folder that `save_index` wrote.
+            path: Folder written by `save_index`.
 
         Raises:
-            ValueError: If the folder holds no complete index of this format, or a file is missing or of another size.
+            ValueError: If the folder holds no complete index of this format, or a file is missing or has another size.
         """
         self.path = str(path)
         marker = read_marker(path) or {"facts": {}}
@@ -201,7 +202,7 @@ class IndexHandle:
         self.module = engine_class(self.settings["engine"]).__module__
 
     def open(self) -> Engine:
-        """Return the engine, opened in this process if it is not yet."""
+        """Return the engine, opened at most once in this process."""
         key = (self.path, self.checksum)
         if key not in _OPEN:
             importlib.import_module(self.module)
@@ -209,31 +210,31 @@ class IndexHandle:
         return _OPEN[key]
 
     def verify(self, **options: Any) -> None:
-        """Compare the content of the index with what was written, once in a process; opening it compares sizes only.
+        """Verify the content of the index, once per process; opening it compares only sizes.
 
         Args:
-            options: Those of `save_index`.
+            options: The options of `save_index`.
 
         Raises:
-            ValueError: If a file is damaged, or what the engine keeps elsewhere is not there.
+            ValueError: If a file is damaged, or the part that the engine stores elsewhere is missing.
         """
         self._check(content=True)
         look: Any = getattr(engine_class(self.settings["engine"]), "lost", None)
         lost = None if look is None else look(Path(self.path), **options)
         if lost is not None:
-            raise ValueError(f"{self.path!r} is no whole index: {lost}. Delete the folder to build it anew.")
+            raise ValueError(f"{self.path!r} is not a complete index: {lost}. Delete the folder to build it again.")
 
     def _check(self, *, content: bool) -> None:
         damage = damage_of_step(self.path, content=content)
         if damage is not None:
-            raise ValueError(f"{self.path!r} is no whole index: {damage}. Delete the folder to build it anew.")
+            raise ValueError(f"{self.path!r} is not a complete index: {damage}. Delete the folder to build it again.")
 
     def close(self) -> None:
-        """Lets the engine of this process go, with its memory and its view of the files."""
+        """Release the engine of this process, with its memory and its memory maps."""
         _OPEN.pop((self.path, self.checksum), None)
 
     def size(self) -> int:
-        """Return the bytes on disk."""
+        """Return the size in bytes on disk."""
         files = (read_marker(self.path) or {"files": {}})["files"]
         return sum(noted["bytes"] for noted in files.values())
 
@@ -246,15 +247,15 @@ def save_index(
     statistics: CorpusStatistics | None = None,
     **options: Any,
 ) -> IndexHandle:
-    """Index token streams and save the index, which counts as there only once it is complete.
+    """Index token streams and save the index, which counts as existing only once it is complete.
 
     Args:
-        streams: What to index.
-        path: Folder to write.
-        settings: `engine`, `k1`, `b`, and anything else that tells this index from others, JSON-able. An index with
-            given statistics is another one: their checksum belongs here.
-        statistics: Those of the whole corpus where the streams are a shard of it; their own by default.
-        options: What only this engine takes, and no hit depends on (`url` of a search server).
+        streams: The streams to index.
+        path: Destination folder.
+        settings: `engine`, `k1`, `b`, and anything else that distinguishes this index from others, as JSON values. If
+            statistics are given, their checksum belongs here, because they make another index.
+        statistics: Statistics of the whole corpus if the streams are a shard of it; by default their own.
+        options: Options that only this engine has and that do not affect the hits (`url` of a search server).
     """
     path = Path(path)
     engine = engine_class(settings["engine"])
@@ -264,13 +265,13 @@ def save_index(
         engine.build(streams, path, k1=settings["k1"], b=settings["b"], statistics=statistics, **options)
         finish(path, settings, {"format": FORMAT, "rows": streams.num_texts, "terms": len(streams.vocabulary)})
     handle = IndexHandle(path)
-    # An index that is made again has the same checksum; what is open maps the files of before.
+    # A rebuilt index has the same checksum, but an open engine still maps the old files.
     _OPEN.pop((handle.path, handle.checksum), None)
     return handle
 
 
 def find_index(path: str | Path, settings: dict[str, Any]) -> IndexHandle | None:
-    """Return the index at `path` if it is complete and was made with the same settings, else None."""
+    """Return the index at `path` if it is complete and has the same settings, else None."""
     try:
         handle = IndexHandle(path)
     except ValueError:
@@ -279,5 +280,5 @@ def find_index(path: str | Path, settings: dict[str, Any]) -> IndexHandle | None
 
 
 def settings_key(settings: dict[str, Any]) -> str:
-    """Return a short name of some settings, for folders."""
+    """Return a short hash of some settings, for folder names."""
     return xxhash.xxh3_64_hexdigest(json.dumps(settings, sort_keys=True).encode())

@@ -1,19 +1,19 @@
-"""The arithmetic of all engines: BM25's scores, the corpus statistics they need, postings, and the one order of hits.
+"""The arithmetic of all engines: BM25 scores, the corpus statistics for them, postings, and the total order of hits.
 
     score = sum over the query's terms of  idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / mean length))
     idf   = ln(1 + (N - df + 0.5) / (df + 0.5))
 
-The terms of the sum are float64 rounded to float32 and added in the order of the query, so that two engines that use
-these functions agree in the last bit. N, df and the mean length may be those of a larger corpus of which an index
-holds a part (a shard): then the shard scores as the whole would.
+The summands are computed in float64, rounded to float32 and added in the order of the query, so that two engines that
+use these functions agree exactly. N, df and the mean length may be those of a larger corpus of which an index holds a
+part (a shard): the shard then gives the same scores as an index of the whole corpus.
 
-Hits are ordered by score descending, then by row ascending, and only scores above zero count. Libraries leave ties in
-any order, and at the cut drop any of them. Whatever an engine computes, its hits pass through here, so that a build is
-reproducible and a sharded search can equal a whole one.
+Hits are sorted by score descending, then by row ascending, and only scores above zero count. Libraries return ties in
+any order, and at the cutoff drop arbitrary ones. The hits of every engine pass through here, so that a build is
+reproducible and a sharded search equals an unsharded one.
 
-Lucene, and with it tantivy and Elasticsearch, keeps the length of a row in one byte: exact up to 40 terms, beyond that
-rounded down by up to an eighth. Such an index finds candidates; their exact scores are computed here from the terms
-themselves, and `settled_hits` says when no other row can be among the best.
+Lucene, and with it tantivy and Elasticsearch, stores the length of a row in one byte: exact up to 40 terms, beyond
+that rounded down by up to an eighth. Such an index finds candidates; their exact scores are computed here from the
+terms, and `settled_hits` tells when no other row can be among the best.
 
 Shape legend: N rows, V terms, P postings (pairs of a term and a row that holds it), Q terms of a query (repeats
 included), D distinct ones, C candidates, H hits over all queries.
@@ -34,18 +34,18 @@ from ..text.analysis import TokenStreams
 
 # --- scores ----------------------------------------------------------------------------------------------------------
 
-# Rows whose repeated terms are looked for together: bounds the memory of counting to some dozen MB.
+# Rows whose repeated terms are counted together: limits the memory of counting to a few dozen MB.
 _CHUNK = 100_000
 
 
 def inverse_document_frequency(frequencies: np.ndarray, num_rows: int) -> np.ndarray:
-    """Return (V,) float64, Lucene's idf of terms that `frequencies` of the N rows hold; never negative."""
+    """Return (V,) float64, Lucene's idf of terms from their document frequencies among N rows; never negative."""
     frequencies = np.asarray(frequencies, dtype=np.float64)
     return np.log1p((num_rows - frequencies + 0.5) / (frequencies + 0.5))
 
 
 def relative_lengths(lengths: np.ndarray, mean_length: float) -> np.ndarray:
-    """Return (N,) float64, lengths over their mean; 1 where no row has any term."""
+    """Return (N,) float64, lengths divided by their mean; 1 if no row has any term."""
     return lengths / np.float64(mean_length) if mean_length > 0 else np.ones(len(lengths))
 
 
@@ -55,25 +55,25 @@ def length_norms(lengths: np.ndarray, mean_length: float, k1: float, b: float) -
 
 
 def posting_scores(idf: np.ndarray | np.float64, counts: np.ndarray, norms: np.ndarray, k1: float) -> np.ndarray:
-    """Return (P,) float32, what each posting adds to the score of its row.
+    """Return (P,) float32, the contribution of each posting to the score of its row.
 
     Args:
-        idf: (P,) float64, of the posting's term; or one for all.
+        idf: (P,) float64, idf of the posting's term; or a single value for all.
         counts: (P,) float64, occurrences of the term in the row, above zero.
-        norms: (P,) float64, of the row's length.
+        norms: (P,) float64, norm of the row's length.
         k1: BM25's k1.
     """
     return (idf * counts * (k1 + 1) / (counts + norms)).astype(np.float32)
 
 
 def row_scores(counts: np.ndarray, order: Sequence[int], idf: np.ndarray, norms: np.ndarray, k1: float) -> np.ndarray:
-    """Return (N,) float32, scores of some rows for one query.
+    """Return (N,) float32, the scores of some rows for one query.
 
     Args:
         counts: (D, N) occurrences of the query's distinct terms in the rows.
-        order: (Q,) the query: positions in D, a repeated term repeatedly.
+        order: (Q,) the query as indices into D; a repeated term occurs repeatedly.
         idf: (D,) float64.
-        norms: (N,) float64, of the rows' lengths.
+        norms: (N,) float64, norms of the rows' lengths.
         k1: BM25's k1.
     """
     scores = np.zeros(counts.shape[1], dtype=np.float32)
@@ -84,7 +84,7 @@ def row_scores(counts: np.ndarray, order: Sequence[int], idf: np.ndarray, norms:
 
 
 def _added(counts: np.ndarray, idf: np.float64, norms: np.ndarray, k1: float) -> np.ndarray:
-    """Return the score that one term adds to every row; zero where it does not occur."""
+    """Return the contribution of one term to every row; zero where it does not occur."""
     found = np.flatnonzero(counts)
     added = np.zeros(len(counts), dtype=np.float32)
     added[found] = posting_scores(idf, counts[found], norms[found], k1)
@@ -97,7 +97,7 @@ def hash_terms(terms: Iterable[str]) -> np.ndarray:
 
 
 def document_frequencies(streams: TokenStreams) -> np.ndarray:
-    """Return (V,) int64, in how many rows each term of the vocabulary occurs."""
+    """Return (V,) int64, the document frequency of each term of the vocabulary."""
     from scipy.sparse import csr_matrix
 
     size = len(streams.vocabulary)
@@ -105,7 +105,7 @@ def document_frequencies(streams: TokenStreams) -> np.ndarray:
     for start in range(0, streams.num_texts, _CHUNK):
         offsets = streams.offsets[start : start + _CHUNK + 1]
         ids = streams.ids[offsets[0] : offsets[-1]].copy()  # summing sorts in place
-        # Only the places matter: a sum that wraps around is still there.
+        # Only the positions matter: a sum that overflows is still an entry.
         rows = csr_matrix((np.ones(len(ids), np.int8), ids, offsets - offsets[0]), shape=(len(offsets) - 1, size))
         rows.sum_duplicates()
         frequencies += np.bincount(rows.indices, minlength=size)
@@ -114,13 +114,13 @@ def document_frequencies(streams: TokenStreams) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CorpusStatistics:
-    """The statistics of a corpus that BM25 needs. Those of shards are merged, and given to the index of every shard.
+    """The corpus statistics for BM25. Those of all shards are merged and then given to the index of every shard.
 
     Attributes:
         num_rows: N.
-        num_terms: Terms over all rows, repeats counted.
-        hashes: (V,) uint64, ascending hashes of the different terms.
-        frequencies: (V,) int64, rows that hold the term.
+        num_terms: Number of terms over all rows, with repetitions.
+        hashes: (V,) uint64, hashes of the distinct terms, ascending.
+        frequencies: (V,) int64, document frequency of each term.
     """
 
     num_rows: int
@@ -130,18 +130,18 @@ class CorpusStatistics:
 
     @property
     def mean_length(self) -> np.float64:
-        """Return the mean number of terms of a row."""
+        """Return the mean number of terms in a row."""
         return np.float64(self.num_terms / self.num_rows if self.num_rows else 0.0)
 
     def frequencies_of(self, terms: Sequence[str]) -> np.ndarray:
-        """Return (T,) int64, in how many rows each term occurs; 0 for an unknown one."""
+        """Return (T,) int64, the document frequency of each term; 0 for an unknown one."""
         return self.frequencies_of_hashes(hash_terms(terms))
 
     def idf_of(self, terms: Sequence[str]) -> np.ndarray:
-        """Return (T,) float64, idf of terms of the corpus.
+        """Return (T,) float64, the idf of terms of the corpus.
 
         Raises:
-            ValueError: If the corpus has no such term: the statistics are not those of all shards.
+            ValueError: If the corpus does not have a term, so the statistics are not those of all shards.
         """
         frequencies = self.frequencies_of(terms)
         if len(frequencies) and not frequencies.all():
@@ -152,7 +152,7 @@ class CorpusStatistics:
         return inverse_document_frequency(frequencies, self.num_rows)
 
     def checksum(self) -> str:
-        """Return what identifies the statistics: an index that was made with others is another index."""
+        """Return a checksum that identifies the statistics: with other statistics it is another index."""
         digest = xxhash.xxh3_128(f"{self.num_rows} {self.num_terms} ".encode())
         digest.update(np.ascontiguousarray(self.hashes, dtype="<u8").data)
         digest.update(np.ascontiguousarray(self.frequencies, dtype="<i8").data)
@@ -171,14 +171,14 @@ class CorpusStatistics:
 
     @classmethod
     def of(cls, streams: TokenStreams) -> CorpusStatistics:
-        """Return the statistics of some texts."""
+        """Compute the statistics of some texts."""
         hashes, frequencies = hash_terms(streams.vocabulary), document_frequencies(streams)
         order = np.argsort(hashes)
         return cls(streams.num_texts, len(streams.ids), hashes[order], frequencies[order])
 
     @classmethod
     def merged(cls, parts: Sequence[CorpusStatistics]) -> CorpusStatistics:
-        """Return the statistics of a corpus, from those of its shards, in any order."""
+        """Merge the statistics of the shards of a corpus, in any order."""
         hashes, places = np.unique(np.concatenate([part.hashes for part in parts]), return_inverse=True)
         frequencies = np.zeros(len(hashes), dtype=np.int64)
         np.add.at(frequencies, places, np.concatenate([part.frequencies for part in parts]))
@@ -186,7 +186,7 @@ class CorpusStatistics:
         return cls(rows, terms, hashes, frequencies)
 
     def frequencies_of_hashes(self, hashes: np.ndarray) -> np.ndarray:
-        """Return (T,) int64, in how many rows each term, given by its hash (`hash_terms`), occurs."""
+        """Return (T,) int64, the document frequency of each term, given by its hash (`hash_terms`)."""
         if not len(self.hashes):
             return np.zeros(len(hashes), dtype=np.int64)
         places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
@@ -201,10 +201,10 @@ class Postings:
     """Postings of N rows.
 
     Attributes:
-        indptr: (V + 1,) int64; term t owns `rows[indptr[t]:indptr[t + 1]]`.
+        indptr: (V + 1,) int64; the postings of term t are `rows[indptr[t]:indptr[t + 1]]`.
         rows: (P,) int32, ascending within a term.
         counts: (P,) int32, occurrences of the term in the row.
-        lengths: (N,) int32, terms in a row, repeats counted.
+        lengths: (N,) int32, number of terms in a row, with repetitions.
     """
 
     indptr: np.ndarray
@@ -214,7 +214,7 @@ class Postings:
 
     @property
     def mean_length(self) -> float:
-        """Return the mean of the lengths; 0 where there is no row."""
+        """Return the mean of the lengths; 0 if there is no row."""
         return float(self.lengths.mean()) if len(self.lengths) else 0.0
 
 
@@ -239,10 +239,10 @@ def build_postings(streams: TokenStreams) -> Postings:
 
 @dataclass(frozen=True)
 class Hits:
-    """Hits of Q queries, flat, in the total order within each query.
+    """Hits of Q queries in flat arrays, in the total order within each query.
 
     Attributes:
-        offsets: (Q + 1,) int64; query i owns `rows[offsets[i]:offsets[i + 1]]`.
+        offsets: (Q + 1,) int64; the hits of query i are `rows[offsets[i]:offsets[i + 1]]`.
         rows: (H,) int64, row numbers.
         scores: (H,) float32, above zero.
     """
@@ -264,7 +264,7 @@ class Hits:
 
     @classmethod
     def from_lists(cls, rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Hits:
-        """Put together the ordered hits of every query."""
+        """Concatenate the sorted hits of every query."""
         lengths = np.fromiter((len(part) for part in rows), dtype=np.int64, count=len(rows))
         return cls(
             offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
@@ -277,9 +277,9 @@ def top_hits(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, 
     """Return the first k hits in the total order.
 
     Args:
-        rows: Candidate rows, each once, in any order. Must hold every row whose score is at least the k-th best.
+        rows: Distinct candidate rows in any order. They must include every row whose score is at least the k-th best.
         scores: Their scores.
-        k: How many to keep.
+        k: Number of hits to keep.
     """
     positive = scores > 0
     if not positive.all():
@@ -290,24 +290,24 @@ def top_hits(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, 
 
 # --- exact hits of an index with rounded lengths ---------------------------------------------------------------------
 
-# Covers the rounding of sums of float32 numbers, which are added in any order.
+# Covers the rounding errors of sums of float32 numbers in any order.
 _ROUNDING = 1e-5
 
 
 def score_slack(
     lengths: np.ndarray, mean_length: float, k1: float, b: float, own_mean: float, own_k1: float, own_b: float
 ) -> float:
-    """Return the largest factor by which an exact score can exceed the index's own.
+    """Return the largest factor by which an exact score can exceed the index's own score.
 
     The quotient of the two saturations tf * (k1 + 1) / (tf + norm) is monotone in tf, so its maximum over a row is at
     tf = 1 or at tf = length.
 
     Args:
-        lengths: (N,) or fewer: the different lengths of the rows.
-        mean_length: Mean length that the exact scores use.
-        k1: BM25's k1 of the exact scores.
-        b: BM25's b of the exact scores.
-        own_mean: Mean length that the index uses.
+        lengths: The distinct lengths of the rows, at most N.
+        mean_length: Mean length in the exact scores.
+        k1: k1 of the exact scores.
+        b: b of the exact scores.
+        own_mean: Mean length in the index's scores.
         own_k1: The index's k1.
         own_b: The index's b.
     """
@@ -322,18 +322,18 @@ def score_slack(
 def settled_hits(
     rows: np.ndarray, exact: np.ndarray, worst_own: float, k: int, slack: float, *, complete: bool
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the first k hits in the total order, or None if a row that is no candidate could be among them.
+    """Return the first k hits in the total order, or None if a row outside the candidates could be among them.
 
     Args:
         rows: (C,) candidates.
         exact: (C,) float32, their exact scores.
         worst_own: The lowest of the index's own scores of the candidates; no other row has a higher one.
-        k: Hits asked for.
+        k: Number of hits.
         slack: See `score_slack`.
         complete: Whether every row that shares a term with the query is a candidate.
     """
     best_rows, best_scores = top_hits(rows, exact, k)
-    # Strictly above: a row outside with the same score could have the lower number.
+    # Strictly greater: a row outside with the same score could have a lower row number.
     if complete or (len(best_rows) == k and best_scores[-1] > slack * worst_own):
         return best_rows, best_scores
     return None
@@ -352,12 +352,12 @@ def search_in_threads(
     queries: Sequence[Sequence[str]],
     num_threads: int | None,
 ) -> Hits:
-    """Search every query by itself, each thread a share of them.
+    """Search every query separately; each thread searches a part of the queries.
 
     Args:
-        search: From the terms of a query to rows and scores of its hits, in the total order.
+        search: Function from the terms of a query to rows and scores of its hits, in the total order.
         queries: Terms of every query.
-        num_threads: Threads; all cores by default. With 1 none is started.
+        num_threads: Threads; all cores by default. With 1 no thread is started.
     """
     threads = min(num_threads or available_cores(), max(1, len(queries)))
     if threads == 1:

@@ -1,9 +1,9 @@
-"""Token streams on disk: the terms of a corpus of any size, written part by part by all cores, read memory-mapped.
+"""Token streams on disk: the terms of a corpus of any size, written part by part on all cores, read memory-mapped.
 
-Three files only ever grow, and the marker of their step says up to where they are right. A part is appended, forced to
-the disk, and only then noted; a build that was killed cuts off what is beyond the note and goes on with the next part.
-Parts are appended in their order and terms are numbered as they first appear, so the streams are those of
-`Analyzer.encode`, whatever the number of processes.
+Three files are only ever appended to, and the marker of their step records their valid sizes. A part is appended,
+flushed to the disk, and then recorded. A build that was killed truncates the files to the recorded sizes and continues
+with the next part. Parts are appended in order and terms are numbered by first appearance, so the streams equal those
+of `Analyzer.encode`, whatever the number of processes.
 
 Shape legend: N texts, T terms over all texts, V distinct terms.
 """
@@ -33,7 +33,7 @@ from .scoring import available_cores
 
 logger = logging.get_logger(__name__)
 
-# Texts of a part: what is lost when a build is killed, and what a process holds in memory.
+# Texts of a part: the work that is lost if a build is killed, and the texts that a process holds in memory.
 PART_TEXTS = 100_000
 FORMAT = 2
 
@@ -49,15 +49,16 @@ def write_streams(
     *,
     num_proc: int | None = None,
 ) -> TokenStreams:
-    """Return the terms of N texts, in files of `folder`; only the vocabulary is in memory.
+    """Return the terms of N texts, stored in files of `folder`; only the vocabulary is in memory.
 
     Args:
-        analyzer: From text to terms.
-        read: The texts from one number up to another, in batches of any size.
+        analyzer: Analyzer from text to terms.
+        read: Function that reads the texts from one number up to another, in batches of any size.
         num_texts: N.
-        folder: Where the files go. If it holds those of the same settings, they are gone on with, or only opened.
-        settings: Everything that the streams depend on, JSON-able.
-        num_proc: Processes that analyse; by default all cores where processes can be forked (Linux), else this one.
+        folder: Folder of the files. Existing files with the same settings are continued, or only opened if complete.
+        settings: Everything that affects the streams, as JSON values.
+        num_proc: Number of processes for the analysis; by default all cores if processes can be forked (Linux), else
+            only this one.
 
     Raises:
         OSError: If the disk is full.
@@ -70,7 +71,7 @@ def write_streams(
 
 
 def _fill(writer: _Writer, analyzer: Analyzer, read: Read, num_texts: int, num_proc: int | None) -> None:
-    """Appends the parts that are not there yet."""
+    """Append the missing parts."""
     bounds = list(pairwise([*range(writer.num_texts, num_texts, PART_TEXTS), num_texts]))
     if not bounds:
         return
@@ -87,12 +88,12 @@ def _fill(writer: _Writer, analyzer: Analyzer, read: Read, num_texts: int, num_p
 def _analysed(
     analyzer: Analyzer, read: Read, bounds: list[tuple[int, int]], processes: int, method: str | None
 ) -> Iterator[TokenStreams]:
-    """Yield the streams of every part, in their order; never more than two parts per process are waited for."""
+    """Yield the streams of every part, in order; at most two parts per process are pending."""
     if processes == 1:
         for start, stop in bounds:
             yield analyzer.encode(read(start, stop))
         return
-    # Unlike a pool of multiprocessing, an executor notices a process that was killed.
+    # Unlike a pool of multiprocessing, an executor notices a killed process.
     work = (os.getpid(), analyzer, read)
     with ProcessPoolExecutor(processes, get_context(method), _take_work, work) as pool:
         waiting: deque[Future[TokenStreams]] = deque()
@@ -114,7 +115,7 @@ _WORK: list[tuple[Analyzer, Read]] = []
 
 
 def _take_work(parent: int, analyzer: Analyzer, read: Read) -> None:
-    """Take over the work of this process at its start: nothing large is sent for each part."""
+    """Store the work of this process when it starts, so that nothing large is sent for each part."""
     end_with(parent)
     _WORK[:] = [(analyzer, read)]
 
@@ -126,10 +127,10 @@ def _analyse(start: int, stop: int) -> TokenStreams:
 
 @dataclass(frozen=True)
 class _Progress:
-    """The sizes up to which the files are finished.
+    """The sizes up to which the files are complete.
 
     Attributes:
-        texts: Finished texts.
+        texts: Number of complete texts.
         ids: Bytes of `ids.bin`.
         vocabulary: Bytes of `vocabulary.txt`.
     """
@@ -146,7 +147,7 @@ class _Progress:
 
 @dataclass
 class _Writer:
-    """The files of the streams in a folder, opened at the place where they go on."""
+    """The open files of the streams in a folder, positioned where writing continues."""
 
     folder: Path
     settings: dict[str, Any]
@@ -163,7 +164,7 @@ class _Writer:
 
     @property
     def num_texts(self) -> int:
-        """Return the number of finished texts."""
+        """Return the number of complete texts."""
         return self._progress.texts
 
     def __enter__(self) -> None:
@@ -180,7 +181,7 @@ class _Writer:
         self._stack.close()
 
     def append(self, part: TokenStreams) -> None:
-        """Adds the streams of the next texts."""
+        """Append the streams of the next texts."""
         before, numbers, done = len(self._numbers), self._numbers, self._progress
         table = np.array([numbers.setdefault(term, len(numbers)) for term in part.vocabulary], "<i4")
         new = [term for term, number in zip(part.vocabulary, table.tolist(), strict=True) if number >= before]
@@ -200,7 +201,7 @@ class _Writer:
         note(self.folder, self._marker, facts=vars(self._progress))
 
     def streams(self) -> TokenStreams:
-        """Return the finished streams, memory-mapped."""
+        """Return the complete streams, memory-mapped."""
         return TokenStreams(
             _mapped(self.folder / "ids.bin", "<i4"), _mapped(self.folder / "offsets.bin", "<i8"), list(self._numbers)
         )
@@ -215,5 +216,5 @@ def _size(file: Path) -> int:
 
 
 def _mapped(file: Path, dtype: str) -> np.ndarray:
-    """Return a file as an array; one without content cannot be mapped."""
+    """Return a file as a memory-mapped array; an empty file cannot be mapped."""
     return np.asarray(np.memmap(file, dtype, "r")) if file.stat().st_size else np.empty(0, dtype)

@@ -1,4 +1,4 @@
-"""A general corpus that is too large for one machine is built in shards, in two passes, to the same rows.
+"""Builds a general corpus that is too large for one machine in shards, in two passes, with the same resulting rows.
 
-What one build of a whole corpus needs as well belongs to `corpus.build`.
+Functions that an unsharded build needs as well belong to `corpus.build`.
 """

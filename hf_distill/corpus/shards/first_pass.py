@@ -1,10 +1,10 @@
-"""A general corpus in shards, for one that is too large for one machine: the first pass over each.
+"""A general corpus in shards, if it is too large for one machine: the first pass over each shard.
 
-BM25 scores by statistics of all rows, so there are two passes over a shard. The first, here, reads its text: usable
-rows, terms, statistics. The second, `hf_distill.corpus.shards.second_pass`, indexes it with the statistics of all
-shards and searches all anchors in it. `hf_distill.corpus.shards.merging` makes the corpus of what was found. What a
-pass leaves are steps (`hf_distill.storage.steps.Step`), so that any number of jobs on any machines with a common
-folder can do them, in any order and more than once.
+BM25 needs the statistics of all rows, so there are two passes over a shard. The first, here, reads its text and finds
+usable rows, terms and statistics. The second, `hf_distill.corpus.shards.second_pass`, indexes the shard with the
+statistics of all shards and searches all anchors in it. `hf_distill.corpus.shards.merging` builds the corpus from the
+hits. Passes write steps (`hf_distill.storage.steps.Step`), so any number of jobs on any machines with a common folder
+can do them, in any order and more than once.
 
 Shape legend: S shards, N usable rows of all shards.
 """
@@ -34,23 +34,23 @@ from ..search.streams import write_streams
 from ..text.analysis import Analyzer, TokenStreams
 from ..text.rows import UsableTexts, check_corpus, checksum_of_column, find_usable_rows, read_arrow, units_of
 
-# Texts that stand for all of them in the settings: another corpus of the same name and size is noticed.
+# Number of sampled texts in the settings, by which another corpus of the same name and size is noticed.
 _SAMPLE = 256
 
 
 class Shards:
-    """The general corpus of a build in S shards of documents in a row, and the jobs on them.
+    """The general corpus of a build in S shards of consecutive documents, and the jobs on them.
 
     Args:
         args: Settings of the build.
-        corpus: The whole general corpus; a job reads no more of it than its shard.
+        corpus: The whole general corpus; a job reads only its own shard.
         num_shards: S.
-        name: Stands in the column `source` where the corpus has none.
-        work_dir: Folder that all jobs of this build see.
+        name: Value of the column `source` if the corpus has none.
+        work_dir: Folder that is shared by all jobs of this build.
 
     Raises:
-        ValueError: If the corpus is empty or lacks its text column, or the folder belongs to shards of other settings;
-            the message lists the differences.
+        ValueError: If the corpus is empty or lacks its text column, or the folder belongs to shards with other
+            settings; the message lists the differences.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Shards:
         self.folder = indexes / f"shards-{settings_key(self.settings)}"
 
     def _settings(self) -> dict[str, Any]:
-        """Return everything that changes the text of the shards."""
+        """Return everything that affects the text of the shards."""
         args = self.args
         rows = np.unique(np.linspace(0, len(self.corpus) - 1, _SAMPLE).astype(np.int64))
         columns = [name for name in (args.text_column, args.source_column) if name in self.corpus.column_names]
@@ -97,11 +97,11 @@ class Shards:
         return self.step(self.folder, f"prepared-{shard:05d}-of-{self.num_shards:05d}", self.settings, shard)
 
     def prepare(self, shard: int, *, num_proc: int | None = None) -> dict[str, Any]:
-        """Reads a shard: usable rows, terms, statistics. Returns facts; does nothing if it is finished.
+        """Read a shard (usable rows, terms, statistics) and return facts; does nothing if it is finished.
 
         Args:
-            shard: Which.
-            num_proc: Processes that turn text into terms; by default those of the arguments, else all cores.
+            shard: Index of the shard.
+            num_proc: Number of processes that turn text into terms; by default that of the arguments, else all cores.
 
         Raises:
             OSError: If something cannot be written.
@@ -111,10 +111,10 @@ class Shards:
         return self.prepared(shard).make(lambda folder: self._prepare(shard, folder, processes))
 
     def check_documents(self, shard: int) -> None:
-        """Check that a shard that is prepared was prepared from the rows that it has now.
+        """Check that a prepared shard was prepared from the same rows that the corpus has now.
 
         Raises:
-            ValueError: If it was not: its settings know a sample of all rows only.
+            ValueError: If not. The settings alone record only a sample of the rows.
         """
         facts = self.prepared(shard).facts()
         if facts is not None and facts["documents_checksum"] != self._documents_checksum(shard):
@@ -135,17 +135,17 @@ class Shards:
         return self._streams(prepared.folder, self.units(shard), np.load(prepared.file("rows.npy")), 1)
 
     def _streams(self, folder: Path, units: Dataset, rows: np.ndarray, num_proc: int | None) -> TokenStreams:
-        """Return the terms of a shard: written, or opened where they are."""
+        """Return the terms of a shard: written here, or opened if they exist."""
         texts = UsableTexts(units, self.args.text_column, rows)
         settings = {"shards": settings_key(self.settings)}
         return write_streams(self.analyzer, texts, len(rows), folder / "terms", settings, num_proc=num_proc)
 
     def unprepared(self) -> list[int]:
-        """Return shards whose first pass is not finished."""
+        """Return the shards whose first pass is not finished."""
         return [shard for shard in range(self.num_shards) if self.prepared(shard).facts() is None]
 
     def units(self, shard: int) -> Dataset:
-        """Return the rows of a prepared shard as they are searched: its documents, their sentences or passages."""
+        """Return the rows of a prepared shard as they are searched: its documents, or their sentences or passages."""
         if self.args.unit == "row" or not len(self._documents(shard)):
             return self._documents(shard)
         return checked_rows(self.prepared(shard), "units")
@@ -195,26 +195,27 @@ class Shards:
         return Whole.of(facts)
 
     def way_out(self, shard: int | None = None) -> str:
-        """Say what to run where a shard is missing or damaged; of any shard by default."""
+        """Return what to run if a shard is missing or damaged; by default for any shard."""
         flags = f"--shard {'I' if shard is None else shard} --num_shards {self.num_shards}"
         return f"Run it again with `{flags}`" + (" for each of them." if shard is None else ".")
 
     @cached_property
     def statistics(self) -> Step:
-        """Return the step that merges the statistics of all shards; the first job that asks for them does it."""
+        """Return the step that merges the statistics of all shards; the first job that needs them does it."""
         step = self.step(self.folder, "statistics", {"shards": self.whole.checksum})
         step.make(self._merge_statistics)
         return step
 
     def _merge_statistics(self, folder: Path) -> dict[str, Any]:
         files = (self.prepared(shard).file("statistics.npz") for shard in range(self.num_shards))
-        # Two at a time: the vocabularies of all shards at once would not fit where that of the whole does.
+        # Merge two at a time: the vocabularies of all shards together may not fit into memory when the merged one
+        # does.
         merged = reduce(lambda one, two: CorpusStatistics.merged([one, two]), map(CorpusStatistics.load, files))
         merged.save(folder / "statistics.npz")
         return {"rows": merged.num_rows, "terms": len(merged.hashes), "checksum": merged.checksum()}
 
     def usable_rows(self) -> np.ndarray:
-        """Return (N,) int64, memory-mapped: the units of all shards that were indexed."""
+        """Return (N,) int64, memory-mapped: the indices of the usable units of all shards."""
         step = self.step(self.folder, "rows", {"shards": self.whole.checksum})
         step.make(self._merge_rows)
         return np.asarray(np.load(step.file("rows.npy"), mmap_mode="r"))
@@ -228,29 +229,29 @@ class Shards:
             (np.load(self.prepared(shard).file("rows.npy")) + whole.unit_bounds[shard]).astype("<i8")
             for shard in range(self.num_shards)
         )
-        # Not into a memory map: where the disk is full, that ends the process without an error.
+        # Do not write into a memory map: if the disk is full, that ends the process without an error.
         write_arrays(folder / "rows.npy", itertools.chain([np.frombuffer(header.getvalue(), np.uint8)], numbers))
         return {"rows": whole.num_usable}
 
     def step(self, folder: Path, name: str, settings: dict[str, Any], shard: int | None = None) -> Step:
-        """Return the step that a job does: for a shard, or for all of them."""
+        """Return a step for one shard, or for all shards."""
         what = name if shard is None else f"Shard {shard} of {self.num_shards} ({name})"
         way_out = self.way_out(0 if shard is None else shard)
         return Step(folder / name, settings, what, way_out, flags="--work_dir, --index_dir")
 
 
 def checked_rows(step: Step, folder: str) -> Dataset:
-    """Read the Arrow files in a folder of a finished step, after a look at their content.
+    """Read the Arrow files in a folder of a finished step, after verifying their content.
 
     Raises:
-        DamagedStepError: If one is missing or has changed.
+        DamagedStepError: If a file is missing or has changed.
     """
     step.check(folder)
     return read_arrow(step.folder / folder)
 
 
 def total_cost(facts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add up the costs of jobs: seconds and bytes on disk of all, memory of the largest (where it is known)."""
+    """Add up the costs of jobs: the sum of seconds and bytes on disk, and the largest memory (if known)."""
     cost = {name: round(sum(part.get(name, 0) for part in facts), 3) for name in ("seconds", "disk_bytes")}
     peaks = [part["peak_memory_mb"] for part in facts if "peak_memory_mb" in part]
     return {**cost, **({"peak_memory_mb": max(peaks)} if peaks else {})}
@@ -261,12 +262,12 @@ class Whole:
     """The facts about S prepared shards together.
 
     Attributes:
-        counts: Rows by fate, as of one corpus.
+        counts: Rows by fate, as for one corpus.
         bytes: UTF-8 bytes of the usable rows.
-        checksums: Of the usable rows of every shard.
-        unit_bounds: (S + 1,) first unit of every shard in the whole, and their number.
-        usable_bounds: (S + 1,) first usable row of every shard in the whole, and N.
-        cost: Of the first passes: seconds and bytes on disk of all, memory of the largest.
+        checksums: Checksums of the usable rows of every shard.
+        unit_bounds: (S + 1,) first unit of every shard in the whole corpus, and the number of units.
+        usable_bounds: (S + 1,) first usable row of every shard in the whole corpus, and N.
+        cost: Costs of the first passes: sum of seconds and bytes on disk, and the largest memory.
     """
 
     counts: dict[str, int]
@@ -293,10 +294,10 @@ class Whole:
 
     @classmethod
     def of(cls, facts: list[dict[str, Any]]) -> Whole:
-        """Add up the facts of all shards in their order.
+        """Add up the facts of all shards, in order.
 
         Raises:
-            ValueError: If no row can be used.
+            ValueError: If no row is usable.
         """
         counts = {name: sum(part["counts"][name] for part in facts) for name in facts[0]["counts"]}
         if counts["kept"] == 0:

@@ -1,4 +1,4 @@
-"""Merges the hits of all shards of a general corpus into the corpus that one index would have given, row for row.
+"""Merges the hits of all shards into exactly the corpus that a single index would have given.
 
 Shape legend: S shards, A anchors, k hits per anchor.
 """
@@ -22,23 +22,23 @@ from ..text.rows import UsableRows, table_of
 from .first_pass import checked_rows, total_cost
 from .second_pass import ShardSearch
 
-# Hits of all shards that are sorted together: bounds the memory to some 200 MB.
+# Hits of all shards that are sorted together: limits the memory to about 200 MB.
 _TOGETHER = 4_000_000
 _READ = 1_000_000
 
 
 def merge_shard_hits(shards: Sequence[Dataset], file: Path, num_anchors: int, k: int) -> tuple[int, int]:
-    """Write every anchor's k best hits over all shards, in the one order: score descending, then row ascending.
+    """Write every anchor's k best hits over all shards, in the total order: score descending, then row ascending.
 
     Args:
-        shards: (S,) rows of `HIT_FEATURES`, anchor after anchor, with the k best hits of the shard for each; rows are
-            numbered as in the whole corpus.
-        file: Arrow file to write, of the same features.
+        shards: S data sets of `HIT_FEATURES`, in the order of the anchors, each with the k best hits of the shard for
+            every anchor; row numbers are those of the whole corpus.
+        file: Arrow file to write, with the same features.
         num_anchors: A.
         k: Hits per anchor.
 
     Returns:
-        Hits, and anchors without any.
+        The number of hits, and the number of anchors without hits.
     """
     per_batch = max(1, _TOGETHER // (k * max(1, len(shards))))
     bounds = np.append(np.arange(0, num_anchors, per_batch), num_anchors)
@@ -65,7 +65,7 @@ def merge_shard_hits(shards: Sequence[Dataset], file: Path, num_anchors: int, k:
 
 
 def _first_rows(hits: Dataset, bounds: np.ndarray) -> np.ndarray:
-    """Return how many hits stand before each of some ascending anchors."""
+    """Return the number of hits before each of some ascending anchors."""
     before = np.zeros(len(bounds), dtype=np.int64)
     for batch in hits.select_columns(["anchor"]).with_format("arrow").iter(batch_size=_READ):
         before += np.searchsorted(batch["anchor"].to_numpy(), bounds)
@@ -73,7 +73,7 @@ def _first_rows(hits: Dataset, bounds: np.ndarray) -> np.ndarray:
 
 
 def _merge(hits: pa.Table, k: int) -> tuple[pa.Table, int]:
-    """Return the k best hits of every anchor, and how many anchors there are."""
+    """Return the k best hits of every anchor, and the number of anchors."""
     anchors, rows, scores = (hits[name].to_numpy() for name in ("anchor", "row", "score"))
     order = np.lexsort((rows, -scores, anchors))
     anchors = anchors[order]
@@ -86,15 +86,15 @@ def _merge(hits: pa.Table, k: int) -> tuple[pa.Table, int]:
 
 
 def merge_shards(search: ShardSearch, evaluation_texts: Iterable[str | None] = ()) -> CorpusResult:
-    """Make the corpus from shards that were all searched.
+    """Build the corpus from shards that have all been searched.
 
     Args:
         search: The search.
-        evaluation_texts: Texts of validation and test sets: they must not be in the result.
+        evaluation_texts: Texts of validation and test sets, which must not be in the result.
 
     Returns:
-        What `build_contextualized_corpus` returns for the same data without shards; the statistics also say how many
-        shards there were.
+        The result of `build_contextualized_corpus` for the same data without shards; the statistics also have the
+        number of shards.
 
     Raises:
         ValueError: If a shard was not searched, a file is damaged, or nothing is found.
@@ -109,7 +109,7 @@ def merge_shards(search: ShardSearch, evaluation_texts: Iterable[str | None] = (
 
 
 class _MergedBuild(CorpusBuild):
-    """The steps of a build after the search, on the hits of all shards."""
+    """The steps of a build after the search, from the hits of all shards."""
 
     def __init__(self, search: ShardSearch, evaluation_texts: Iterable[str | None]) -> None:
         self.search, shards = search, search.shards
@@ -158,7 +158,7 @@ class _MergedBuild(CorpusBuild):
     def _statistics(self, steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Return the statistics of a build, with the seconds of all jobs."""
         hits, merge = self._facts(), steps["hits"]
-        # An index of an earlier task cost nothing now; what a search took holds what the index before it took.
+        # A reused index of an earlier task costs nothing now; the costs of a search include those of its index.
         indexes = [part["index"] for part in hits if part["index"]["rows"] and not part["index"]["reused"]]
         index, search = total_cost(indexes), total_cost(hits)
         search["seconds"] = round(search["seconds"] - index["seconds"], 3)

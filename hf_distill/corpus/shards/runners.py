@@ -1,7 +1,7 @@
-"""One job per shard, by processes of this machine or by tasks of Ray; what a dead worker had is done again.
+"""Runs one job per shard, in local processes or as Ray tasks; the shard of a dead worker is done again.
 
-A job leaves files, and returns nothing. Its errors end the run; a worker that dies does not, unless it dies again and
-again. Whatever was finished stays.
+A job writes files and returns nothing. An error in a job ends the run. A dead worker does not, unless the worker of
+the same shard dies repeatedly. Finished shards are kept.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from ...storage.steps import end_with
 
 logger = logging.get_logger(__name__)
 
-# How often the worker of one shard may die before the run gives up.
+# How often the worker of one shard may be restarted before the run fails.
 RETRIES = 3
 
 Job = Callable[[int], Any]
 
 
 def run_in_processes(job: Job, shards: Sequence[int], *, workers: int, what: str) -> None:
-    """Runs a job for every shard, each in a process of its own.
+    """Run a job for every shard, each in a separate process.
 
     Args:
-        job: Does one shard; must pickle.
-        shards: Which.
-        workers: Processes at a time.
-        what: What the progress bar says.
+        job: Function that does one shard; it must be picklable.
+        shards: Indices of the shards.
+        workers: Number of parallel processes.
+        what: Description of the progress bar.
 
     Raises:
-        Exception: What a job raised.
-        ChildProcessError: If the process of a shard died once more than `RETRIES` times.
+        Exception: The exception that a job raised.
+        ChildProcessError: If the process of a shard died more than `RETRIES` times.
     """
-    # A process that holds threads, of the search or of Arrow, must not be forked.
+    # Threads of the search or of Arrow do not survive a fork.
     context = multiprocessing.get_context("spawn")
     waiting, deaths = list(shards), Counter[int]()
     running: dict[Connection, tuple[SpawnProcess, int]] = {}
@@ -70,21 +70,21 @@ def run_in_processes(job: Job, shards: Sequence[int], *, workers: int, what: str
 
 
 def _work(parent: int, job: Job, shard: int, send: Connection) -> None:
-    """Does a job and tells how it ended; a process that is killed tells nothing."""
+    """Do a job and send its outcome; a killed process sends nothing."""
     end_with(parent)
     disable_progress_bars()
     found = None
     try:
         job(shard)
-    except Exception as error:  # what went wrong is raised by the process that waits
+    except Exception as error:  # raised again by the waiting process
         found = error
-    # Nobody may wait any more.
+    # The waiting process may have ended.
     with suppress(BrokenPipeError):
         send.send(found)
 
 
 def _is_finished(connection: Connection, process: SpawnProcess, shard: int, deaths: Counter[int]) -> bool:
-    """Return whether a job was done; raise what it raised."""
+    """Whether a job is done; raises the job's exception."""
     try:
         error = connection.recv()
     except EOFError:
@@ -111,20 +111,20 @@ def _gave_up(shard: int, reason: str) -> ChildProcessError:
 
 
 def run_with_ray(job: Job, shards: Sequence[int], *, what: str) -> None:
-    """Runs a job for every shard as a task of Ray, spread over the nodes of the cluster.
+    """Run a job for every shard as a Ray task, spread over the nodes of the cluster.
 
-    A cluster that Ray finds (`RAY_ADDRESS`, or one that runs on this machine) is used, else one is started here.
-    Tasks are stateless, so those of a lost node are simply done on another one.
+    If Ray finds a cluster (`RAY_ADDRESS`, or a local one), it is used, else one is started here. Tasks are stateless,
+    so those of a lost node are simply done on another node.
 
     Args:
-        job: Does one shard; must pickle. Every node must see the same files.
-        shards: Which.
-        what: What the progress bar says.
+        job: Function that does one shard; it must be picklable. Every node must see the same files.
+        shards: Indices of the shards.
+        what: Description of the progress bar.
 
     Raises:
         ImportError: If Ray is not installed.
-        Exception: What a job raised.
-        ChildProcessError: If the workers of a shard died once more than `RETRIES` times.
+        Exception: The exception that a job raised.
+        ChildProcessError: If the workers of a shard died more than `RETRIES` times.
     """
     if not shards:
         return
@@ -151,7 +151,7 @@ def _work_quietly(job: Job, shard: int) -> None:
 
 
 def _check_task(ray: Any, task: Any, shard: int) -> None:
-    """Raise the error of a task, without the pages that Ray puts around it."""
+    """Raise the error of a task, without the long text that Ray adds to it."""
     try:
         ray.get(task)
     except ray.exceptions.RayTaskError as error:

@@ -1,4 +1,4 @@
-"""The second pass over the shards of a general corpus: an index with the statistics of all, and every anchor's hits.
+"""The second pass over the shards: index each with the statistics of all shards, and find the hits of every anchor.
 
 Shape legend: S shards.
 """
@@ -57,7 +57,7 @@ class ShardSearch:
         WorkFolder(self.folder / "search", self.settings)
 
     def _engine(self) -> EngineChoice:
-        """Return the engine of every shard: it has to hold the largest."""
+        """Return the engine of every shard, which must be suitable for the largest one."""
         if self.args.engine == "retriv":
             raise ValueError(f"`--engine retriv` cannot search shards: {_OWN_STATISTICS}. Name another engine.")
         choice = choose_engine(self.args.engine, self.shards.whole.largest)
@@ -67,7 +67,7 @@ class ShardSearch:
 
     @cached_property
     def queries(self) -> Step:
-        """Return the terms to search for, made by the first job that asks for them."""
+        """Return the step of the terms to search for; the first job that needs them does it."""
         names = ("analysis", "anchors", "query", "max_phrases")
         step = self.shards.step(self.folder, "queries", {name: self.settings[name] for name in names})
         step.make(self._make_queries)
@@ -98,14 +98,14 @@ class ShardSearch:
         return self.shards.step(self.folder, name, settings, shard)
 
     def unfinished(self) -> list[int]:
-        """Return shards that were not searched."""
+        """Return the shards that have not been searched."""
         return [shard for shard in range(self.shards.num_shards) if self.hits(shard).facts() is None]
 
     def run(self, shard: int, *, num_threads: int | None = None) -> dict[str, Any]:
-        """Index and search a shard, and return facts; nothing is done if it is finished.
+        """Index and search a shard, and return facts; does nothing if it is finished.
 
         Args:
-            shard: Which.
+            shard: Index of the shard.
             num_threads: Threads of the search; all cores by default.
 
         Raises:
@@ -127,7 +127,7 @@ class ShardSearch:
         index = step.make(lambda inside: self._make_index(shard, inside))
         queries = checked_rows(self.queries, "queries")
         handle = IndexHandle(step.folder / "index")
-        # One that is open from before may be that of damaged files.
+        # An engine that is still open may map damaged files.
         handle.close()
         hits: Dataset = search_queries(
             queries,
@@ -143,7 +143,7 @@ class ShardSearch:
         return {"hits": len(hits), "index": {**index, "reused": reused}}
 
     def _is_searchable(self, step: Step) -> bool:
-        """Whether an index is there; one that a server has lost is removed, to be made anew."""
+        """Whether an index exists; one that a server has lost is removed, so that it is made again."""
         if step.facts() is None:
             return False
         try:
@@ -166,6 +166,6 @@ class ShardSearch:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """Return a file in a folder of its own: with several processes `Dataset.map` writes one per process."""
+    """Return a file in a separate folder: with several processes `Dataset.map` writes one file for each."""
     (folder / name).mkdir()
     return folder / name / f"{name}.arrow"

@@ -1,4 +1,4 @@
-"""Text of a general corpus: cut into units, into words and terms, and looked through for rows that can be used.
+"""Text of a general corpus: splits it into units, words and terms, and finds the rows that can be used.
 
 Nothing here knows an index, a query or a task.
 """

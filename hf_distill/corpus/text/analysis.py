@@ -1,10 +1,10 @@
 """Text analysis: from a text in any script to its words, and from words to the terms that every engine indexes.
 
-All engines are fed the same streams of terms, so that they can only differ in arithmetic, never in what a word is.
+All engines index the same streams of terms, so they can differ only in arithmetic, not in tokenization.
 
-A word is a run of letters and digits with their marks. Scripts that put no space between words need more. Chinese has
-a segmenter (`chinese_segmenter`). Otherwise such a run is taken as overlapping pairs of characters, as Lucene's CJK
-analysis does: that needs neither a dictionary nor the name of the language. Nothing is downloaded.
+A word is a run of letters and digits with their combining marks. Scripts without spaces between words need more:
+Chinese has a segmenter (`chinese_segmenter`); other runs are split into overlapping pairs of characters, as in
+Lucene's CJK analysis, which needs neither a dictionary nor the name of the language. Nothing is downloaded.
 
 Shape legend: N texts, T terms over all texts, V distinct terms.
 """
@@ -31,65 +31,65 @@ from hf_distill._optional import require
 # --- words -----------------------------------------------------------------------------------------------------------
 
 _LETTER = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*"
-# The underscore separates. Apostrophes separate too, because some tasks (SST-2) come pre-split ("it 's", "do n't")
-# while running text does not: both must end as the same words.
+# The underscore is a separator. Apostrophes are too, because some tasks (SST-2) are pre-split ("it 's", "do n't")
+# while running text is not, and both must give the same words.
 WORD = regex.compile(_LETTER)
-# A word of a keyword phrase keeps inner hyphens and apostrophes (`non-rock`, `don't`); other visible characters stand
-# alone.
+# A word of a keyword phrase keeps inner hyphens and apostrophes (`non-rock`, `don't`); every other visible character
+# is a token of its own.
 _WORD_OR_MARK = regex.compile(rf"{_LETTER}(?:[-'’]{_LETTER})*|[^\p{{L}}\p{{N}}\p{{M}}\s]")
 
-# A character, with its marks, of a script without spaces.
+# A character of a script without spaces, with its combining marks.
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc]\p{M}*"
 _CHARACTER = regex.compile(UNSPACED)
 _RUN_OR_WORD = regex.compile(rf"(?P<run>(?:{UNSPACED})+)|(?:(?!{UNSPACED})[\p{{L}}\p{{N}}]\p{{M}}*)+")
 
-# ASCII text needs no pattern: letters to lower case, digits as they are, everything else a blank.
+# ASCII text needs no pattern: letters become lower case, digits stay, everything else becomes a blank.
 _ASCII = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128))
 
 
 def fold(text: str) -> str:
-    """Return the text in lower case, with compatibility forms (full width, ligatures) made one."""
+    """Return the text in lower case, with compatibility forms (full width, ligatures) normalised."""
     return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).lower()
 
 
 def words(text: str) -> list[str]:
-    """Return folded words; a run of a script without spaces as its pairs of characters."""
+    """Return the folded words of a text; runs of a script without spaces become overlapping pairs of characters."""
     return _words(fold(text), lambda characters: list(map("".join, pairwise(characters))))
 
 
 def units(text: str) -> list[str]:
-    """Return folded words; in scripts without spaces single characters: what lengths and n-grams are counted in."""
+    """Return folded words, or single characters in scripts without spaces: the units of lengths and n-grams."""
     return _words(fold(text), lambda characters: characters)
 
 
 def count_words(text: str) -> int:
-    """Return how many words stand between blanks; in a text with a script without spaces, how many `units`."""
+    """Return the number of words between blanks; for text with a script without spaces, the number of `units`."""
     return len(text.split()) if text.isascii() or _CHARACTER.search(text) is None else len(units(text))
 
 
 def spaced_words(text: str) -> str:
-    """Return the words of `words` with blanks between them, and none after the last.
+    """Return the result of `words`, joined with blanks and without a trailing blank.
 
-    Arrow's splitting decodes one character more after a blank at the end of a row: after the last row that is memory
-    beyond the buffer, and now and then the blank stayed in the word (pyarrow 26).
+    Arrow's split reads one character too many after a blank at the end of a row; after the last row this is memory
+    beyond the buffer, and sometimes the blank stayed in the word (pyarrow 26).
     """
     return text.translate(_ASCII).rstrip(" ") if text.isascii() else " ".join(words(text))
 
 
 def words_and_marks(text: str) -> list[str]:
-    """Return lower-cased words as they stand and the marks between them: what keyword phrases are made of."""
+    """Return lower-cased words and the punctuation between them, from which keyword phrases are made."""
     found: list[str] = _WORD_OR_MARK.findall(text.lower())
     return found
 
 
 def chinese_words(text: str) -> list[str]:
-    """Return folded words of Chinese text; words of other scripts in it as in `words`."""
+    """Return the folded words of Chinese text; words of other scripts in it as in `words`."""
     _, cut = chinese_segmenter()
     return [word for piece in cut(fold(text)) for word in WORD.findall(piece)]
 
 
 def chinese_words_and_marks(text: str) -> list[str]:
-    """Return folded words of Chinese text and the marks between them."""
+    """Return the folded words of Chinese text and the punctuation between them."""
     _, cut = chinese_segmenter()
     return [piece for piece in cut(fold(text)) if not piece.isspace()]
 
@@ -112,7 +112,7 @@ def chinese_segmenter() -> tuple[str, Callable[[str], list[str]]]:
 
 
 def _words(folded: str, of_run: Callable[[list[str]], list[str]]) -> list[str]:
-    """Return words, with every run of a script without spaces, given by its characters, as `of_run` has it."""
+    """Return words; `of_run` splits each run of a script without spaces, given as a list of characters."""
     found: list[str]
     if folded.isascii() or _CHARACTER.search(folded) is None:
         found = WORD.findall(folded)
@@ -131,14 +131,13 @@ FLAG = "--token_analysis"
 
 
 class OwnAnalysis:
-    """A function from a text to its terms, which takes the place of words, stop words and stemmer.
+    """A user's own function from a text to its terms, used instead of words, stop words and stemmer.
 
     Args:
-        name: `package.module:function`, where Python finds the module (a file of one's own: in the folder that
-            `PYTHONPATH` names).
+        name: `package.module:function`, importable by Python (for your own file: its folder must be in `PYTHONPATH`).
 
     Raises:
-        ValueError: If there is no such function.
+        ValueError: If the function does not exist.
     """
 
     def __init__(self, name: str) -> None:
@@ -153,7 +152,7 @@ class OwnAnalysis:
                 "PYTHONPATH says."
             ) from error
         if not callable(function):
-            raise ValueError(f"`{FLAG}` is {name!r}, which is no function but {type(function).__name__}.")
+            raise ValueError(f"`{FLAG}` is {name!r}, which is not a function but {type(function).__name__}.")
         self.name = name
         self._function: Callable[[str], list[str]] = function
 
@@ -162,7 +161,7 @@ class OwnAnalysis:
 
         Raises:
             TypeError: If the function does not return strings.
-            ValueError: If a term is empty or has a blank in it: engines join terms with blanks.
+            ValueError: If a term is empty or contains a blank: engines join terms with blanks.
         """
         terms = list(self._function(text))
         for term in terms:
@@ -172,12 +171,12 @@ class OwnAnalysis:
                 )
             if not term or term.split() != [term]:
                 raise ValueError(
-                    f"`{FLAG}` {self.name} returned the term {term!r}; terms are not empty, without blanks."
+                    f"`{FLAG}` {self.name} returned the term {term!r}; a term must not be empty or contain a blank."
                 )
         return terms
 
     def settings(self) -> dict[str, Any]:
-        """Return the name, and a checksum of the function's source: with another one it is another index."""
+        """Return the name, and a checksum of the function's source: changed source makes another index."""
         try:
             source = inspect.getsource(self._function)
         except (OSError, TypeError):
@@ -187,20 +186,20 @@ class OwnAnalysis:
 
 # --- terms -----------------------------------------------------------------------------------------------------------
 
-# What is left of "n't" in text that was split in the Penn Treebank manner.
+# The remainder of "n't" in text that was split in the style of the Penn Treebank.
 _SPLIT_NEGATION = frozenset({"n"})
 
 _NO_TERM = -1
-# Characters whose words are looked up together: bounds the memory of the analysis to some 200 MB.
+# Characters whose words are looked up together: limits the memory of the analysis to about 200 MB.
 _BATCH_CHARS = 20_000_000
 _CHINESE = frozenset({"chinese", "zh"})
 
 
 @cache
 def stop_words(language: str) -> frozenset[str]:
-    """Return the stop words of a language, contractions also in their parts (`don't` -> `don`, `t`).
+    """Return the stop words of a language; contractions are included also in their parts (`don't` -> `don`, `t`).
 
-    The lists ship with bm25s (NLTK's list for English, 179 words): nothing is downloaded.
+    The lists are part of bm25s (NLTK's list for English, 179 words): nothing is downloaded.
 
     Args:
         language: English name (`english`) or ISO code (`en`) of the language, or `none` for no stop words.
@@ -237,7 +236,7 @@ def _stemmer(language: str) -> Callable[[str], str] | None:
 
 @dataclass(frozen=True)
 class TokenStreams:
-    """The terms of N texts, flat.
+    """The terms of N texts in flat arrays.
 
     Attributes:
         ids: (T,) int32, ids of the terms, text after text.
@@ -263,26 +262,26 @@ class TokenStreams:
         return digest.hexdigest()
 
     def texts(self) -> Iterable[list[str]]:
-        """Yield the texts as lists of terms, for engines' own indexing functions and for tests."""
+        """Yield the texts as lists of terms, for the engines' own indexing functions and for tests."""
         for start, stop in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
             yield [self.vocabulary[term] for term in self.ids[start:stop].tolist()]
 
 
 class Analyzer:
-    """Lower-cases, splits into words, removes stop words, stems.
+    """Lower-cases, splits into words, removes stop words, and stems.
 
-    Stop words are removed before stemming: a stemmed word never equals the list's own form (`because` -> `becaus`).
-    Every distinct word is stemmed once and remembered.
+    Stop words are removed before stemming, because a stemmed word may differ from its form in the list (`because` ->
+    `becaus`). Every distinct word is stemmed once and cached.
 
     Args:
-        language: Language of stop words and stemmer, and of the segmenter for Chinese; `none` leaves all of them out.
-        stem: Whether to stem. Ignored where Snowball has no stemmer for the language.
-        stopwords: Own stop words instead of the language's.
-        token_analysis: A function of one's own from a text to its terms (`package.module:function`), instead of words,
-            stop words and stemmer; keyword phrases still end at the language's stop words.
+        language: Language of the stop words, the stemmer and the Chinese segmenter; `none` disables all of them.
+        stem: Whether to stem. Ignored if Snowball has no stemmer for the language.
+        stopwords: Your own stop words instead of the language's.
+        token_analysis: Your own function from a text to its terms (`package.module:function`), instead of words, stop
+            words and stemmer; keyword phrases still end at the language's stop words.
 
     Raises:
-        ValueError: If there is no stop word list for the language, or no such function.
+        ValueError: If there is no stop word list for the language, or the function does not exist.
         ImportError: If the language is Chinese and no segmenter is installed.
     """
 
@@ -307,11 +306,11 @@ class Analyzer:
         self._terms = _Terms(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings alone: without the cache and the C stemmer, fingerprints are stable."""
+        """Pickle only the settings: without the cache and the C stemmer, fingerprints are stable."""
         return _make_analyzer, (self.language, self.stem, self.own_stopwords, self.token_analysis)
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that changes the terms, JSON-able."""
+        """Return everything that affects the terms, as JSON values."""
         return {
             "version": self.VERSION,
             "language": self.language,
@@ -334,13 +333,13 @@ class Analyzer:
         return [term for term in map(self._terms.__getitem__, self._words(text)) if term]
 
     def tokens_of_words(self, text: str) -> list[str]:
-        """Return the terms of words with blanks between them, as keyword queries are: they are not segmented again."""
+        """Return the terms of words separated by blanks, such as keyword queries, without segmenting them again."""
         if self._segmenter is None or self._own is not None:
             return self.tokens(text)
         return [term for term in map(self._terms.__getitem__, WORD.findall(text)) if term]
 
     def words_and_marks(self, text: str) -> list[str]:
-        """Return words as they stand and the marks between them, for keyword phrases."""
+        """Return the words and the punctuation between them, for keyword phrases."""
         return chinese_words_and_marks(text) if self._segmenter is not None else words_and_marks(text)
 
     def _words(self, text: str) -> list[str]:
@@ -360,7 +359,7 @@ class Analyzer:
         known = _TermIds(self)
         ids, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
         for batch in _larger(batches):
-            # Splitting and counting of words run in Arrow; only a batch's distinct words come back to Python.
+            # Arrow splits and counts the words; only a batch's distinct words come back to Python.
             if self._own is None and self._segmenter is None:
                 split = pc.utf8_split_whitespace(pa.array(map(spaced_words, batch), type=pa.large_string()))
             else:
@@ -376,7 +375,7 @@ class Analyzer:
 
 
 def _larger(batches: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
-    """Yield the same texts in larger batches: a word is looked up once in each in which it occurs."""
+    """Yield the same texts in larger batches: a word is looked up once in every batch that contains it."""
     together: list[str] = []
     size = 0
     for batch in batches:

@@ -1,8 +1,8 @@
-"""The rows of a general corpus that are searched: documents are cut into units, cleaned, and judged by their lengths.
+"""The rows of a general corpus that are searched: documents are split into units, cleaned, and filtered by length.
 
 The paper's corpora have 400 to 530 bytes per row (Contextualized Corpus, Table 1): passages of a few sentences, not
-single ones. Sentences end where sentencex says, which knows the abbreviations of many languages and has rules for the
-others, and at line breaks. No character between a unit's first and last is changed.
+single sentences. Sentence boundaries come from sentencex, which knows the abbreviations of many languages and has
+general rules for the others, and from line breaks. No character between a unit's first and last is changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ...settings.corpus import CorpusArguments
 from ...settings.general import GeneralCorpusArguments
 from .analysis import count_words, units
 
-# They name the columns, the limits on lengths and the units alike.
+# Both have the same fields for columns, limits on lengths and units.
 Settings = CorpusArguments | GeneralCorpusArguments
 
 # --- rows that can be used -------------------------------------------------------------------------------------------
@@ -39,30 +39,30 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
 
 READ_BATCH = 10_000
 _DESCRIBED_BATCH = 100_000
-# What a column of text can be in Arrow; one that holds nothing at all is `null`.
+# Arrow types of a text column; a column with only missing values is `null`.
 TEXT_TYPES = ("string", "large_string", "string_view", "null")
 
 DROP_REASONS = ("none", "empty", "too_long", "too_few_words", "too_many_words")
 
 
 def clean(text: str) -> str:
-    """Replace every run of control characters (line breaks and tabs among them) by one space, and strip the ends.
+    """Replace every run of control characters (including line breaks and tabs) by one space, and strip the text.
 
     Raises:
         TypeError: If it is not a string.
     """
     if not isinstance(text, str):
         raise TypeError(f"A text must be a string, but one is {type(text).__name__}: {str(text)[:80]!r}.")
-    # Every control character is unprintable, and the check is several times faster than the pattern.
+    # Every control character is unprintable, and this check is several times faster than the pattern.
     return text.strip() if text.isprintable() else _CONTROL.sub(" ", text).strip()
 
 
 def several_texts(texts: Iterable[str | None], name: str) -> Iterable[str | None]:
-    """Return texts, where they are not one text or named splits: their letters or names would be taken for texts.
+    """Return texts, but refuse a single text or named splits: its characters or their names would be taken for texts.
 
     Args:
         texts: The texts.
-        name: The argument, for errors.
+        name: The argument, for error messages.
 
     Raises:
         TypeError: If it is a string or a mapping, such as a `DatasetDict`.
@@ -81,8 +81,8 @@ class UsableRows:
 
     Attributes:
         rows: (N,) int64, ascending row numbers of the corpus.
-        counts: Rows by fate: `rows` (all), `kept`, one entry per reason of `DROP_REASONS`, and `control_characters`
-            (rows kept whose text was mended).
+        counts: Rows by fate: `rows` (all), `kept`, one entry for each reason of `DROP_REASONS`, and
+            `control_characters` (kept rows whose control characters were replaced).
         bytes: UTF-8 bytes of the kept, cleaned texts.
         checksum: Identifies the kept rows and their texts.
     """
@@ -94,7 +94,7 @@ class UsableRows:
 
 
 def check_corpus(corpus: Dataset, text_column: str) -> None:
-    """Raises an error that says what is there if the corpus is empty or lacks its text column.
+    """Raise an error that shows the available columns if the corpus is empty or lacks its text column.
 
     Raises:
         ValueError: If it is empty, or the column is missing or holds no text.
@@ -112,7 +112,7 @@ def check_corpus(corpus: Dataset, text_column: str) -> None:
 
 
 def read_texts(corpus: Dataset, text_column: str, description: str | None) -> Iterator[list[str | None]]:
-    """Yield the texts of a corpus in batches, with a progress bar where a description is given."""
+    """Yield the texts of a corpus in batches, with a progress bar if a description is given."""
     column = corpus.select_columns([text_column]).with_format("arrow")
     with tqdm(total=len(corpus), desc=description, unit=" rows", unit_scale=True, disable=description is None) as bar:
         for batch in column.iter(batch_size=READ_BATCH):
@@ -122,7 +122,7 @@ def read_texts(corpus: Dataset, text_column: str, description: str | None) -> It
 
 
 def checksum_of_column(rows: Dataset, column: str) -> str | None:
-    """Return a checksum of the values of a column, as text and in their order; `None` if there is no such column."""
+    """Return a checksum of the values of a column, as text and in order; `None` if the column does not exist."""
     if column not in rows.column_names:
         return None
     digest, kind = xxhash.xxh3_128(), rows.features[column]
@@ -140,7 +140,7 @@ def checksum_of_column(rows: Dataset, column: str) -> str | None:
 
 
 def check_source(corpus: Dataset, column: str) -> None:
-    """Raises an error if the column that names the sources of rows, where it is there, holds no single values.
+    """Raise an error if the column with the sources of rows exists but does not hold single values.
 
     Raises:
         ValueError: If it holds lists, mappings or bytes.
@@ -158,26 +158,26 @@ def _holds_no_names(kind: pa.DataType) -> bool:
 
 
 def source_names(values: pa.ChunkedArray, kind: Any, default: str) -> list[str]:
-    """Return the names of sources as text: of a class label its name, of any other value what it is written as.
+    """Return the names of sources as text: the class name of a class label, otherwise the value as text.
 
     Args:
         values: The column, or a part of it.
-        kind: Its feature.
-        default: Stands for missing values and empty names.
+        kind: Its `datasets` feature.
+        default: Replaces missing values and empty names.
     """
     if isinstance(kind, ClassLabel):
-        # Minus one is a class that is not known.
+        # -1 is an unknown class.
         return [default if place is None or place < 0 else kind.names[place] for place in values.to_pylist()]
     return [default if name is None or not name.strip() else name for name in values.cast(pa.string()).to_pylist()]
 
 
 def find_usable_rows(corpus: Dataset, args: Settings, *, may_be_none: bool = False) -> UsableRows:
-    """Find the rows of a corpus that can be used, in one pass over it.
+    """Find the usable rows of a corpus, in one pass over it.
 
     Args:
         corpus: The corpus.
-        args: The column with the text, and the limits on the length of a row; rows outside of them are dropped.
-        may_be_none: Allow that no row can be used, or that there is none: of a shard.
+        args: Settings with the text column and the limits on the length of a row; rows outside the limits are dropped.
+        may_be_none: Whether the result may be empty, as for a shard.
 
     Raises:
         ValueError: If the corpus is empty, lacks the column, or no row can be used.
@@ -216,7 +216,7 @@ def _has_control(text: str | None) -> bool:
 
 
 def judge(text: str | None, limits: Settings) -> tuple[str, str]:
-    """Return why a row is dropped (empty: it is kept), and its cleaned text.
+    """Return the reason why a row is dropped (empty if it is kept), and its cleaned text.
 
     In scripts without spaces every character counts as a word.
     """
@@ -239,7 +239,7 @@ def judge(text: str | None, limits: Settings) -> tuple[str, str]:
 def usable_texts(
     corpus: Dataset, text_column: str, rows: np.ndarray, description: str | None = None
 ) -> Iterator[list[str]]:
-    """Yield cleaned texts of ascending rows that are most of a corpus: read in one go, not row by row."""
+    """Yield cleaned texts of ascending rows that are most of a corpus: reads sequentially, not row by row."""
     start = 0
     for texts in read_texts(corpus, text_column, description):
         here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(texts))] - start
@@ -249,11 +249,11 @@ def usable_texts(
 
 @dataclass(frozen=True)
 class UsableTexts:
-    """Cleaned texts of the usable rows of a corpus, from any one up to any other.
+    """Cleaned texts of ranges of the usable rows of a corpus.
 
     Attributes:
         corpus: The corpus.
-        text_column: Its column with the text.
+        text_column: Its text column.
         rows: (N,) int64, its usable rows, ascending.
     """
 
@@ -262,7 +262,7 @@ class UsableTexts:
     rows: np.ndarray
 
     def __call__(self, start: int, stop: int) -> Iterator[list[str]]:
-        """Return the texts of `rows[start:stop]` in batches, read in one go."""
+        """Return the texts of `rows[start:stop]` in batches, read sequentially."""
         rows = self.rows[start:stop]
         span = self.corpus.select(range(int(rows[0]), int(rows[-1]) + 1))
         return usable_texts(span, self.text_column, rows - rows[0])
@@ -280,15 +280,15 @@ def fetch_texts(corpus: Dataset, text_column: str, rows: np.ndarray, description
 
 
 def read_arrow(folder: Path) -> Dataset:
-    """Return the rows that `Dataset.map` wrote into a folder, the parts of several processes in their order."""
+    """Return the rows that `Dataset.map` wrote into a folder; files of several processes in order."""
     return concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))])
 
 
 def describe_rows(corpus: Dataset) -> dict[str, Any]:
-    """Count rows, UTF-8 bytes and rows per source; average the length, and the rank where rows have ranks.
+    """Count rows, UTF-8 bytes and rows per source; average the length, and the rank if rows have ranks.
 
     Args:
-        corpus: A built corpus (columns `text`, `source`, and of one that was retrieved `rank`).
+        corpus: A built corpus (columns `text`, `source`, and for a retrieved corpus `rank`).
     """
     num_bytes, num_words, ranks = 0, 0, 0
     ranked = "rank" in corpus.column_names
@@ -315,7 +315,7 @@ def describe_rows(corpus: Dataset) -> dict[str, Any]:
 
 Unit = Literal["row", "sentence", "passage"]
 
-# Names of languages as the stop word lists have them -> ISO codes.
+# Names of languages as in the stop word lists -> ISO codes.
 _CODES = {
     "chinese": "zh",
     "danish": "da",
@@ -331,24 +331,24 @@ _CODES = {
     "spanish": "es",
     "swedish": "sv",
     "turkish": "tr",
-    # A code of no language: the rules that hold for all.
+    # Not the code of a language: selects the general rules.
     "none": "xx",
 }
-# sentencex takes every full stop before a digit for a decimal point; the ideographic one never is.
+# sentencex takes every full stop before a digit for a decimal point; an ideographic full stop never is one.
 _MISSED_END = regex.compile(r"(?<=[。！？])(?=\p{N})")
-# Between a capital letter and a full stop a blank of several bytes (one that does not break a line, or of full width)
-# ends the process: sentencex counts it as one byte.
+# A multi-byte blank (no-break or full-width) between a capital letter and a full stop crashes the process: sentencex
+# counts it as one byte.
 _WIDE_BLANK = regex.compile(r"[^\S\x00-\x7f](?=\.)")
 
 
 def units_of(documents: Dataset, args: Settings, *, file: Path | None = None) -> Dataset:
-    """Return the rows that are searched or drawn, as the arguments ask for them (see `split_documents`).
+    """Return the rows that are searched or sampled, as the arguments request them (see `split_documents`).
 
     Args:
         documents: A general corpus.
-        args: Columns, unit, language and processes.
-        file: Where the units are written; without it they are cached like every `Dataset.map`, by as many processes
-            as the arguments allow.
+        args: Settings with columns, unit, language and processes.
+        file: File for the units; without it they are cached like every `Dataset.map`, by as many processes as the
+            arguments allow.
     """
     return split_documents(
         documents,
@@ -377,13 +377,13 @@ def split_documents(
 
     Args:
         corpus: Documents.
-        text_column: Their text.
-        unit: `sentence`, `passage`, or `row` for the corpus as it is.
-        passage_words: Words of a passage at most (see `SplitDocuments`).
-        language: Name or ISO code of the language; `none` for rules that hold for all.
-        source_column: A column to keep where it is there, the same for all units of a document.
-        num_proc: Processes.
-        file: Where the units are written; by default in the cache of `datasets`.
+        text_column: Their text column.
+        unit: `sentence`, `passage`, or `row`, which leaves the corpus unchanged.
+        passage_words: Maximum words of a passage (see `SplitDocuments`).
+        language: Name or ISO code of the language; `none` selects the general rules.
+        source_column: A column to keep if it exists; it is the same for all units of a document.
+        num_proc: Number of processes.
+        file: File for the units; by default in the cache of `datasets`.
 
     Raises:
         ValueError: If the corpus is empty or lacks its text column.
@@ -405,15 +405,15 @@ def split_documents(
 
 
 class SplitDocuments:
-    """Turns a batch of documents into their sentences or passages; None and empty documents stay as they are.
+    """Turns a batch of documents into their sentences or passages; None and empty documents are unchanged.
 
-    A passage is as many sentences in a row as have at most `passage_words` words together; a longer sentence is a
-    passage of its own. In scripts without spaces every character counts as a word.
+    A passage is a maximal run of consecutive sentences with at most `passage_words` words; a longer sentence is a
+    passage by itself. In scripts without spaces every character counts as a word.
 
     Args:
         text_column: Column of the text.
         unit: `sentence` or `passage`.
-        passage_words: Words of a passage at most.
+        passage_words: Maximum words of a passage.
         language: Name or ISO code of the language.
 
     Raises:
@@ -421,23 +421,23 @@ class SplitDocuments:
         ValueError: If the language is neither a known name nor a code.
     """
 
-    # A change of the units must change it: units of older code would be taken from the cache.
+    # Increase it when the units change: otherwise units of older code would be taken from the cache.
     VERSION = 1
 
     def __init__(self, text_column: str, unit: Unit, passage_words: int, language: str) -> None:
         require("sentencex", extra="documents", needed_by=f"`--unit {unit}`")
-        # sentencex takes any word, and has the rules for all languages for those that it does not know.
+        # sentencex accepts any word as a language, and uses the general rules for unknown ones.
         if language not in _CODES and regex.fullmatch(r"[a-z]{2,3}(-\w+)?", language) is None:
             raise ValueError(
                 f"`--language` is {language!r}; sentences end by the rules of {', '.join(_CODES)}, or of a language "
                 "that is given by its code (fi)."
             )
         self.text_column, self.unit, self.passage_words, self.language = text_column, unit, passage_words, language
-        # The cache of `datasets` hashes what an object holds, not the code of an installed class.
+        # The cache of `datasets` hashes the attributes of an object, not the code of an installed class.
         self.version = self.VERSION
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """Return the columns with a row per unit."""
+        """Return the columns with one row for each unit."""
         texts: list[str | None] = []
         documents: list[int] = []
         for document, text in enumerate(batch[self.text_column]):
@@ -467,7 +467,7 @@ class SplitDocuments:
 
 
 def sentences_of(text: str, language: str) -> list[str]:
-    """Return the sentences of a text, each with the blanks after it, so that they can be joined.
+    """Return the sentences of a text, each with the blanks after it, so that joining them gives the text.
 
     Args:
         text: A text that is not blank.
@@ -493,11 +493,11 @@ def sentences_of(text: str, language: str) -> list[str]:
 
 
 def table_of(columns: Mapping[str, Any], features: Features) -> pa.Table:
-    """Return columns by name as a table with the types of some features, for `ArrowWriter.write_table`."""
+    """Make a table from columns by name with the types of `features`, for `ArrowWriter.write_table`."""
     arrays = [pa.array(columns[name], type=feature.pa_type) for name, feature in features.items()]
     return pa.Table.from_arrays(arrays, names=list(features))
 
 
 def processes_for(num_proc: int | None, num_rows: int) -> int | None:
-    """Return the processes of a `Dataset.map` over so many rows: those asked for, but no more than rows."""
+    """Return the number of processes of a `Dataset.map`: the requested number, limited by the number of rows."""
     return None if num_proc is None else max(1, min(num_proc, num_rows))

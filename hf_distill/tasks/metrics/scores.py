@@ -2,9 +2,8 @@
 
 They agree with scikit-learn and scipy, with one exception. Where those return NaN with a warning (a correlation with a
 constant), the score here is 0.0 with a logged warning: a constant prediction has no information, NaN is not valid
-JSON,
-and a checkpoint with NaN would never be chosen as the best. If a prediction or a label is not finite, or there are no
-rows, an error is raised.
+JSON, and a checkpoint with NaN would never be chosen as the best. If a prediction or a label is not finite, or there
+are no rows, an error is raised.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""BM25 engines, each behind the protocol of `hf_distill.corpus.search.retrieval`; imported when they are chosen.
+"""BM25 engines, which implement the protocol of `hf_distill.corpus.search.retrieval`; imported when chosen.
 
-Text analysis does not belong here: an engine gets terms as numbers, and gives rows with scores.
+Text analysis does not belong here: an engine gets term ids and returns rows with scores.
 """

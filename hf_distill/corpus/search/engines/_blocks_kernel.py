@@ -1,11 +1,11 @@
-"""Kernels of the engine `blocks`: invert a block of rows, and search one. Importing this module imports numba.
+"""Kernels of the engine `blocks`, which invert a block of rows and search it. Importing this module imports numba.
 
-A posting is one number: the row within its block in the lower bits, above them the number of its pair (occurrences of
-the term in the row, length of the row). Few pairs occur, so what BM25 needs of a posting lies in a small table. Rows
-are scored window by window: the sums of a window stay in the second-level cache.
+A posting is one integer: the row within its block in the lower bits, and above them the index of its pair (occurrences
+of the term in the row, length of the row). There are few distinct pairs, so the BM25 factors of all postings fit into
+a small table. Rows are scored window by window: the sums of a window stay in the level 2 cache.
 
 Shape legend: V terms of the index, T tokens and P postings of a block, D distinct terms and Q queries of a batch,
-C pairs, k hits asked for, H hits kept per query (4 k).
+C pairs, k hits requested, H hits kept per query (4 k).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from numba import njit
 # mypy: disable-error-code="misc"
 
 
-# A hit is one number: the bits of its score (which order as positive floats do) above its row counted down. The
-# larger number is the better hit, no two are equal, and so selecting and sorting know nothing of ties.
+# A hit is one integer: the bits of its score (which order as positive floats do) above its inverted row number. A
+# larger integer is a better hit and no two are equal, so selecting and sorting need no rule for ties.
 ROW_BITS = np.uint64(32)
 LAST_ROW = np.uint64(0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True)
 def keep_best(hits: np.ndarray, size: int, k: int) -> int:  # pragma: no cover - compiled
-    """Moves the k best of the first `size` hits to the front, the worst of them first; returns how many there are."""
+    """Move the k best of the first `size` hits to the front, the worst of them first; return how many there are."""
     if size <= k:
         return size
     hits[:size] = np.partition(hits[:size], size - k)
@@ -36,7 +36,7 @@ def keep_best(hits: np.ndarray, size: int, k: int) -> int:  # pragma: no cover -
 # mypy: disable-error-code="misc"
 
 
-# Rows scored together.
+# Number of rows that are scored together.
 WINDOW = 131_072
 
 
@@ -44,13 +44,13 @@ WINDOW = 131_072
 def count_rows(
     ids: np.ndarray, offsets: np.ndarray, counts: np.ndarray, last_row: np.ndarray
 ) -> None:  # pragma: no cover - compiled
-    """Counts the rows of the block that hold each term.
+    """Count the rows of the block that contain each term.
 
     Args:
         ids: (T,) int32, terms of the block's rows.
-        offsets: where its rows start in `ids`, and the end.
-        counts: (V,) int32, zero.
-        last_row: (V,) int32, -1; is changed.
+        offsets: starts of the rows in `ids`, and the end.
+        counts: (V,) int32, initially zero.
+        last_row: (V,) int32, initially -1; modified.
     """
     for row in range(len(offsets) - 1):
         for place in range(offsets[row], offsets[row + 1]):
@@ -69,9 +69,9 @@ def fill_postings(
     rows: np.ndarray,
     repeats: np.ndarray,
 ) -> None:  # pragma: no cover - compiled
-    """Writes rows (P,) and occurrences (P,) of all postings; `cursors` (V,) has the first place of every term.
+    """Write rows (P,) and occurrences (P,) of all postings; `cursors` (V,) has the first position of every term.
 
-    `last_row` (V,) is -1 for all terms.
+    `last_row` (V,) is initially -1 for all terms.
     """
     for row in range(len(offsets) - 1):
         for place in range(offsets[row], offsets[row + 1]):
@@ -90,7 +90,7 @@ def fill_postings(
 def add_pairs(
     rows: np.ndarray, repeats: np.ndarray, pair_of_repeats: np.ndarray, pair_of_row: np.ndarray, row_bits: int
 ) -> None:  # pragma: no cover - compiled
-    """Turns rows (P,) into postings where they are: adds the number of the pair above the bits of the row."""
+    """Turn rows (P,) into postings in place: adds the index of the pair above the bits of the row."""
     shift = np.uint64(row_bits)
     for place in range(len(rows)):
         row = np.uint64(rows[place])
@@ -102,7 +102,7 @@ def add_pairs(
 def _advance(
     postings: np.ndarray, mask: np.uint64, limit: int, starts: np.ndarray, stops: np.ndarray, ends: np.ndarray
 ) -> None:  # pragma: no cover - compiled
-    """Finds for every term the first posting at or after its start whose row is not below `limit`."""
+    """Find for every term the first posting at or after its start whose row is at least `limit`."""
     for term in range(len(starts)):
         low, high = starts[term], stops[term]
         while low < high:
@@ -134,26 +134,26 @@ def search_block(
     bars: np.ndarray,
     window: int,
 ) -> None:  # pragma: no cover - compiled
-    """Adds the rows of one block to the hits of every query.
+    """Add the rows of one block to the hits of every query.
 
     Args:
         postings: (P,) unsigned.
-        row_bits: Lower bits of a posting that are its row.
-        rows: Rows of the block.
-        first_row: The first of them.
-        starts: (D,) int64, first posting of each of the batch's terms in this block; changed.
-        stops: (D,) int64, the one after its last.
+        row_bits: Number of lower bits of a posting that hold its row.
+        rows: Number of rows of the block.
+        first_row: Row number of its first row.
+        starts: (D,) int64, first posting of each of the batch's terms in this block; modified.
+        stops: (D,) int64, the position after its last posting.
         idf: (D,) float64.
         scale: k1 + 1.
-        occurrences: (C,) float64, of the term in the row.
-        denominators: (C,) float64, occurrences and what the length of the row adds.
-        terms: all queries' terms, as places in D.
-        offsets: (Q + 1,) int64, where a query starts in `terms`.
+        occurrences: (C,) float64, occurrences of the term in the row.
+        denominators: (C,) float64, occurrences plus the norm of the row's length.
+        terms: terms of all queries, as indices into D.
+        offsets: (Q + 1,) int64, where each query starts in `terms`.
         k: Hits per query.
         hits: (Q, H) uint64, hits so far.
-        sizes: (Q,) int64, how many there are.
+        sizes: (Q,) int64, number of hits so far.
         bars: (Q,) uint64, hits below are not among the k best.
-        window: Rows scored together.
+        window: Number of rows that are scored together.
     """
     shift, mask = np.uint64(row_bits), (np.uint64(1) << np.uint64(row_bits)) - np.uint64(1)
     sums, touched = np.zeros(min(window, rows), np.float32), np.empty(min(window, rows) + 1, np.uint32)
@@ -171,7 +171,7 @@ def search_block(
                     local, pair = (posting & mask) - base, posting >> shift
                     added = np.float32(weight * occurrences[pair] * scale / denominators[pair])
                     before = sums[local]
-                    # Written in any case and counted only for a new row: no branch that cannot be foreseen.
+                    # Always write, but count only a new row: this avoids an unpredictable branch.
                     touched[num_touched] = np.uint32(local)
                     num_touched += before == np.float32(0.0)
                     sums[local] = before + added
@@ -197,7 +197,7 @@ def search_block(
 def best_hits(
     hits: np.ndarray, sizes: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:  # pragma: no cover - compiled
-    """Return rows and scores of the k best hits of every query, best first; `sizes` becomes how many each has."""
+    """Return rows and scores of the k best hits of every query, best first; `sizes` becomes the number of hits."""
     total = 0
     for query in range(len(sizes)):
         sizes[query] = keep_best(hits[query], sizes[query], k)

@@ -1,13 +1,13 @@
-"""BM25 on this package's own inverted index: memory-mapped, in blocks of rows, with the statistics applied at search.
+"""BM25 on this package's own inverted index: memory-mapped, in blocks of rows, with statistics applied at search time.
 
-The rows are cut into blocks, each an inverted index of its own in one file. A batch of queries goes through a block in
-windows of 131,072 rows, so that the sums of a window stay in the second-level cache and its postings in the third;
-within a window a query adds up term after term, and only rows that were touched are looked at again. An index holds
-occurrences and lengths, no scores: N, rows per term and mean length come in at search, so that a shard is built once
-and scores as part of whatever corpus it is told of.
+The rows are divided into blocks; each block is an inverted index in one file. A batch of queries is run on a block in
+windows of 131,072 rows, so that the sums of a window stay in the level 2 cache and its postings in the level 3 cache.
+Within a window a query adds up its terms one after the other, and only rows with a posting are looked at again. An
+index stores occurrences and lengths, but no scores: N, document frequencies and mean length are applied at search
+time. So a shard is built once, and is scored with the statistics of any corpus that it is part of.
 
-A build needs memory for a block and for the vocabulary. Each finished block is on the disk for good: a build that was
-killed goes on after the last one, and ends in the same bytes.
+A build needs memory for one block and for the vocabulary. Finished blocks stay on the disk: a killed build continues
+after the last one and gives the same bytes.
 
 Shape legend: N rows, V terms, Q queries, D distinct terms of a batch of queries or of a block, P postings of a block.
 """
@@ -33,27 +33,27 @@ from ..scoring import CorpusStatistics, Hits, available_cores, hash_terms, inver
 
 logger = logging.get_logger(__name__)
 
-# Queries that go through the blocks together, and the memory that their hits may take.
+# Queries that are run on the blocks together, and the memory that their hits may take.
 _BATCH = 2_000
 _HIT_BYTES = 64_000_000
-# Rows of a block at most: fewer would repeat the lists of terms more often, more would need more memory to build.
+# Maximum rows of a block: smaller blocks repeat the lists of terms more often, larger ones need more memory to build.
 _BLOCK_ROWS = 1 << 20
 
 
 class BlocksEngine(Engine):
-    """Builds and searches a block-wise inverted index."""
+    """Builds and searches an inverted index in blocks."""
 
     name = "blocks"
     # Row numbers have 32 bits.
     max_rows = 4_000_000_000
-    # A folder that holds finished blocks of the same build is gone on with.
+    # A folder with finished blocks of the same build is continued.
     continues = True
 
     def __init__(self, folder: Path) -> None:
         """Open a saved index, memory-mapped.
 
         Raises:
-            ValueError: If a file is missing or not as long as it was written.
+            ValueError: If a file is missing or has the wrong length.
         """
         self._hashes, self._frequencies = _load(folder, "hashes"), _load(folder, "frequencies")
         size, (self._k1, self._b, self._mean_length) = _load(folder, "size"), _load(folder, "bm25").tolist()
@@ -70,21 +70,22 @@ class BlocksEngine(Engine):
     def build(
         streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
     ) -> None:
-        """Index token streams into `folder`, or goes on where a killed build of the same streams stopped.
+        """Index token streams into `folder`, or continue where a killed build of the same streams stopped.
 
         Args:
-            streams: What to index.
-            folder: Where to; whole blocks of the same streams that are there are kept.
+            streams: The streams to index.
+            folder: Destination; its complete blocks of the same streams are kept.
             k1: BM25's k1.
             b: BM25's b.
-            statistics: Those of the corpus that the rows are a shard of; `with_statistics` can give others later.
+            statistics: Statistics of the whole corpus if the rows are a shard; `with_statistics` can replace them
+                later.
         """
         hashes = hash_terms(streams.vocabulary)
         order = np.argsort(hashes)
         frequencies = _write_blocks(streams, folder / "blocks", order)
         corpus_rows, mean_length = streams.num_texts, len(streams.ids) / max(1, streams.num_texts)
         if statistics is not None:
-            statistics.idf_of(streams.vocabulary)  # says which term they lack
+            statistics.idf_of(streams.vocabulary)  # raises an error that names a missing term
             frequencies = statistics.frequencies_of_hashes(hashes[order])
             corpus_rows, mean_length = statistics.num_rows, float(statistics.mean_length)
         narrow = np.uint32 if corpus_rows < 2**32 else np.int64
@@ -101,7 +102,7 @@ class BlocksEngine(Engine):
         """Return this index as a shard of a corpus with these statistics; nothing is built or copied.
 
         Raises:
-            ValueError: If the statistics lack a term of the index: they are not those of all shards.
+            ValueError: If the statistics lack a term of the index, so they are not those of all shards.
         """
         frequencies = statistics.frequencies_of_hashes(self._hashes)
         if not frequencies.all():
@@ -116,7 +117,7 @@ class BlocksEngine(Engine):
         return engine
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """Send batches of queries through the blocks; see `Engine.search`."""
+        """Run batches of queries on the blocks; see `Engine.search`."""
         k = min(k, max(1, self.num_rows))
         threads = min(num_threads or available_cores(), max(1, len(queries)))
         size = max(1, min(_BATCH, _HIT_BYTES // (8 * _kept(k)), -(-len(queries) // threads)))
@@ -135,7 +136,7 @@ class BlocksEngine(Engine):
         )
 
     def _search(self, queries: Sequence[Sequence[str]], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return hits per query (Q,), then rows and scores of all hits, query after query."""
+        """Return the number of hits of each query (Q,), then rows and scores of all hits, query after query."""
         kernel = _kernel()
         terms, places, offsets = self._known_terms(queries)
         idf = inverse_document_frequency(self._frequencies[terms], self._corpus_rows)
@@ -167,7 +168,7 @@ class BlocksEngine(Engine):
         return sizes, rows, scores
 
     def _known_terms(self, queries: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the distinct known terms, ascending (D,), the queries' terms as places among them, their starts."""
+        """Return the distinct known terms, ascending (D,), the queries' terms as indices into them, and starts."""
         number_of: dict[str, int] = {}
         numbers = [[number_of.setdefault(term, len(number_of)) for term in query] for query in queries]
         hashes = hash_terms(number_of)
@@ -182,19 +183,19 @@ class BlocksEngine(Engine):
         return terms, flat, offsets
 
     def _pairs(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """Return (C,) float64 each: occurrences, and occurrences and norm, of every pair of a block."""
+        """Return (C,) float64 each: occurrences, and occurrences plus norm, of every pair of a block."""
         norms = length_norms(np.array(block.lengths), self._mean_length, self._k1, self._b)
         occurrences = np.repeat(np.array(block.occurrences, dtype=np.float64), len(norms))
         return occurrences, occurrences + np.tile(norms, len(block.occurrences))
 
 
 def _kept(k: int) -> int:
-    """Return hits kept per query before the k best are picked out."""
+    """Return the number of hits kept for each query before the k best are selected."""
     return max(4 * k, 1024)
 
 
 def _spans(arrays: BlockArrays, terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (D,) int64 each: where the postings of some terms start and stop in a block; equal if it has none."""
+    """Return (D,) int64 each: start and stop of the postings of some terms in a block; equal if there are none."""
     places = np.searchsorted(arrays.terms, terms.astype(np.uint32))
     there = places < len(arrays.terms)
     there[there] = arrays.terms[places[there]] == terms[there]
@@ -204,15 +205,15 @@ def _spans(arrays: BlockArrays, terms: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _write_blocks(streams: TokenStreams, folder: Path, order: np.ndarray) -> np.ndarray:
-    """Write the blocks that are not there yet.
+    """Write the missing blocks.
 
     Args:
-        streams: What to index.
-        folder: Where blocks go.
+        streams: The streams to index.
+        folder: Destination of the blocks.
         order: (V,) the streams' terms in the order of the index.
 
     Returns:
-        (V,) int64, rows that hold each term, in the order of the index.
+        (V,) int64, document frequency of each term, in the order of the index.
     """
     size = len(streams.vocabulary)
     place = np.empty(size, np.int32)
@@ -235,7 +236,7 @@ def _write_blocks(streams: TokenStreams, folder: Path, order: np.ndarray) -> np.
 
 
 class _Scratch:
-    """Arrays over the vocabulary that every block uses: counts, last rows, and places in the index's order."""
+    """Arrays over the vocabulary that every block reuses: counts, last rows, and positions in the index's order."""
 
     def __init__(self, places: np.ndarray) -> None:
         self.counts, self.last_rows, self.places = np.zeros_like(places), np.empty_like(places), places
@@ -251,7 +252,7 @@ def _write_block(streams: TokenStreams, start: int, stop: int, file: Path, scrat
     scratch.last_rows.fill(-1)
     kernel.count_rows(ids, offsets, scratch.counts, scratch.last_rows)
     terms = np.flatnonzero(scratch.counts)
-    # In the order of the index; in that of the streams the postings would have to be moved again.
+    # Use the order of the index here; with the order of the streams the postings would have to be moved again.
     terms = terms[np.argsort(scratch.places[terms])]
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(scratch.counts[terms], dtype=np.int64)])
     scratch.counts[terms] = starts[:-1]
@@ -282,7 +283,7 @@ def _write_block(streams: TokenStreams, start: int, stop: int, file: Path, scrat
 
 
 def _rank(values: np.ndarray) -> np.ndarray:
-    """Return the place of every value among ascending ones, as a table."""
+    """Return a table from every value to its rank among ascending values."""
     table = np.zeros(int(values[-1]) + 1 if len(values) else 1, np.int64)
     table[values] = np.arange(len(values))
     return table
@@ -302,26 +303,26 @@ def _kernel() -> ModuleType:
 
 # --- files of blocks -------------------------------------------------------------------------------------------------
 
-# Tokens of a block at most: bounds the memory of a build where rows are long.
+# Maximum tokens of a block: limits the memory of a build if rows are long.
 _BLOCK_TOKENS = 16_000_000
 
 
 @dataclass(frozen=True)
 class Block:
-    """The content of a block's file, and the place of its rows in the corpus.
+    """The content of a block's file, and the position of its rows in the corpus.
 
     Attributes:
-        first_row: Its first row.
-        rows: How many it has.
+        first_row: Row number of its first row.
+        rows: Number of rows.
         postings: P.
         terms: D.
-        row_bits: Lower bits of a posting that are its row; those above are its pair.
-        wide: Whether a posting has 64 bits, not 32.
-        occurrences: Different numbers of occurrences of a term in a row, ascending.
-        lengths: Different lengths of rows, ascending. A posting's pair is the place of its occurrences times the
-            number of lengths, and the place of its length.
+        row_bits: Number of lower bits of a posting that hold its row; the bits above hold its pair.
+        wide: Whether a posting has 64 bits instead of 32.
+        occurrences: Distinct numbers of occurrences of a term in a row, ascending.
+        lengths: Distinct lengths of rows, ascending. A posting's pair is the index of its occurrences times the number
+            of lengths, plus the index of its length.
         bytes: Size of the file.
-        checksum: Of its content.
+        checksum: Checksum of its content.
     """
 
     first_row: int
@@ -342,8 +343,8 @@ class BlockArrays:
 
     Attributes:
         postings: (P,) uint32 or uint64, term after term, rows ascending within a term.
-        starts: (D + 1,) uint32, first posting of each of its terms.
-        terms: (D,) uint32, its terms, ascending.
+        starts: (D + 1,) uint32, first posting of each term.
+        terms: (D,) uint32, ids of the block's terms, ascending.
     """
 
     postings: np.ndarray
@@ -352,11 +353,11 @@ class BlockArrays:
 
 
 def block_bounds(offsets: np.ndarray, block_rows: int) -> Iterator[tuple[int, int]]:
-    """Yield the bounds of every block: so many rows, or so many tokens where rows are long.
+    """Yield the bounds of every block: at most `block_rows` rows, or fewer if rows are long.
 
     Args:
-        offsets: where rows start in their streams, and the end.
-        block_rows: Rows of a block at most.
+        offsets: starts of the rows in their streams, and the end.
+        block_rows: Maximum rows of a block.
     """
     start, num_rows = 0, len(offsets) - 1
     while start < num_rows:
@@ -367,12 +368,12 @@ def block_bounds(offsets: np.ndarray, block_rows: int) -> Iterator[tuple[int, in
 
 
 def block_name(number: int) -> str:
-    """Return the name of the file of a block."""
+    """Return the file name of a block."""
     return f"{number:06d}.bin"
 
 
 def finished_block(folder: Path, number: int, marker: Mapping[str, Any]) -> Block | None:
-    """Return a block that was written before, if it is whole: an unfinished or damaged one is written again."""
+    """Return an earlier written block if it is complete; otherwise it is written again."""
     noted = marker["files"].get(block_name(number))
     if noted is None or damage_of_noted(folder / block_name(number), noted) is not None:
         return None
@@ -380,28 +381,28 @@ def finished_block(folder: Path, number: int, marker: Mapping[str, Any]) -> Bloc
 
 
 def read_blocks(folder: Path) -> list[Block]:
-    """Read what the marker of a finished index notes of its blocks.
+    """Read the blocks that the marker of a finished index records.
 
     Raises:
-        ValueError: If it is missing or damaged.
+        ValueError: If the marker is missing or damaged.
     """
     try:
         files = (read_marker(folder) or {})["files"]
         return [Block(**files[block_name(number)]) for number in range(len(files))]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"The index in {str(folder)!r} is damaged ({error}): build it anew.") from error
+        raise ValueError(f"The index in {str(folder)!r} is damaged ({error}): build it again.") from error
 
 
 def open_block(folder: Path, number: int, block: Block) -> BlockArrays:
-    """Maps the arrays of a block.
+    """Memory-map the arrays of a block.
 
     Raises:
-        ValueError: If the file is missing or not as long as it was written.
+        ValueError: If the file is missing or has the wrong length.
     """
     file = folder / block_name(number)
     damage = damage_of_noted(file, vars(block), content=False)
     if damage is not None:
-        raise ValueError(f"The index is damaged: {damage}. Build it anew.")
+        raise ValueError(f"The index is damaged: {damage}. Build it again.")
     width = 8 if block.wide else 4
     content = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
     starts = block.postings * width

@@ -1,9 +1,9 @@
-"""BM25 by the library bm25s: its score matrix, its files (`bm25s.BM25.load` opens them), its sums.
+"""BM25 by the library bm25s: its score matrix, its files (`bm25s.BM25.load` opens them), and its sums.
 
-bm25s keeps, for every term, the rows that hold it with their finished scores; a query is a sum of columns. Two things
-are done here instead of by the library: the matrix is filled from postings, which is several times faster than its
-loop over Python lists, and the sums are ranked in the one order of hits. The engine `blocks` gives the same hits, to
-the last bit, in a fraction of the time of a large corpus.
+bm25s stores for every term the rows that contain it, with their final scores; a query is a sum of columns. Two parts
+are done here instead of in the library: the matrix is filled from postings, which is several times faster than its
+loop over Python lists, and hits are sorted in the total order. The engine `blocks` gives exactly the same hits, in a
+fraction of the time for a large corpus.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..scoring import (
     top_hits,
 )
 
-# Postings scored at a time while the index is built: bounds the float64 temporaries to a few dozen MB.
+# Number of postings that are scored at a time while building: limits the float64 temporaries to a few dozen MB.
 _CHUNK = 2_000_000
 
 
@@ -35,7 +35,7 @@ class Bm25sEngine(Engine):
     """Builds and searches a bm25s index (method `atire` with Lucene's idf: the formula of retriv)."""
 
     name = "bm25s"
-    # Never taken by `auto`: `blocks` has the same hits in less time, memory and disk.
+    # Never chosen by `auto`: `blocks` gives the same hits with less time, memory and disk.
     max_rows = 0
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class Bm25sEngine(Engine):
     def build(
         streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
     ) -> None:
-        """Index token streams into `folder`, with the statistics of the whole corpus where they are a shard."""
+        """Index token streams into `folder`, with the statistics of the whole corpus if they are a shard."""
         import bm25s
 
         model = bm25s.BM25(k1=k1, b=b, method="atire", idf_method="lucene")
@@ -80,13 +80,13 @@ class Bm25sEngine(Engine):
         scores = self._model.get_scores_from_ids(terms)
         rows = np.flatnonzero(scores)
         if len(rows) > k:
-            # All rows of the k-th best score: `top_hits` decides among equal ones.
+            # Keep all rows with the k-th best score: `top_hits` breaks the ties.
             rows = rows[scores[rows] >= np.partition(scores[rows], -k)[-k]]
         return top_hits(rows, scores[rows], k)
 
 
 def _all_scores(postings: Postings, idf: np.ndarray, norms: np.ndarray, k1: float) -> np.ndarray:
-    """Return (P,) float32, score of every posting; `idf` is that of the V terms, `norms` that of the N rows."""
+    """Return (P,) float32, score of every posting, from the `idf` of the V terms and the `norms` of the N rows."""
     scores = np.empty(len(postings.rows), dtype=np.float32)
     terms = np.repeat(np.arange(len(idf), dtype=np.int32), np.diff(postings.indptr))
     for start in range(0, len(scores), _CHUNK):

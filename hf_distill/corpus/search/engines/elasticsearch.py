@@ -1,9 +1,9 @@
 """BM25 on a user's own Elasticsearch or OpenSearch server, with exact scores.
 
-A server's Lucene rounds lengths, leaves rows without terms out of its statistics, and by its version multiplies with
-k1 + 1 or not. So the server finds the candidates, by its statistics over all of its shards and in the order score,
-then row, and sends their terms along; exact scores are computed here (`hf_distill.corpus.search.scoring`).
-The hits are those of the engine `bm25s`, to the last bit.
+A server's Lucene rounds lengths, ignores rows without terms in its statistics, and depending on its version multiplies
+scores by k1 + 1 or not. So the server only finds the candidates, using its statistics over all of its shards, ordered
+by score and then by row, and returns their terms; the exact scores are computed here
+(`hf_distill.corpus.search.scoring`). The hits are exactly those of the engine `bm25s`.
 
 Shape legend: N rows, C candidates, D distinct terms of a query.
 """
@@ -37,31 +37,31 @@ from .search_server import FLAG, SearchServer, check
 
 logger = logging.get_logger(__name__)
 
-# Of the mapping and of what is stored: a change of either must change it.
+# Version of the mapping and of the stored fields: increase it when either changes.
 _FORMAT = 1
-# Notes in an index of ours: whether it has all rows, and who fills it.
+# Names of our notes in the index: whether it has all rows, and which process fills it.
 _COMPLETE, _BUILDER = "hf_distill_complete", "hf_distill_builder"
 _ROWS_PER_CALL = 5_000
-# What a server gives per search at most, unless it is set otherwise (index.max_result_window).
+# Maximum hits per search of a server with the default setting (index.max_result_window).
 _PAGE = 10_000
-# Hits of all searches that are sent together: bounds the memory of an answer.
+# Hits of all searches in one request: limits the memory of an answer.
 _HITS_PER_CALL = 50_000
-# Lucene rounds a length down by less than an eighth, so its score of a row is above the exact one by less than that.
+# Lucene rounds a length down by less than an eighth, so its score of a row exceeds the exact one by less than that.
 _LEAST_QUOTIENT = 7 / 8
 _EMPTY = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
 class _Where:
-    """The facts about an index on a server that its local folder remembers.
+    """The facts about an index on a server that are stored in its local folder.
 
     Attributes:
         url: Address of the server.
         index: Name of the index.
         k1: BM25's k1.
         b: BM25's b.
-        filled_rows: Rows with a term: those that Lucene counts.
-        slack: See `score_slack`, for scores as the server gives them.
+        filled_rows: Number of rows with at least one term: those that Lucene counts.
+        slack: See `score_slack`, for scores of the server.
     """
 
     url: str
@@ -73,14 +73,14 @@ class _Where:
 
 
 class ElasticsearchEngine(Engine):
-    """Builds and searches an index on a search server; the folder remembers where it is, and its statistics."""
+    """Builds and searches an index on a search server; the folder stores its address and its statistics."""
 
     name = "elasticsearch"
-    # Never taken by `auto`: it needs an address.
+    # Never chosen by `auto`: it needs an address.
     max_rows = 0
 
     def __init__(self, folder: Path) -> None:
-        """Open an index by the address that `build` left in `folder`; the server is asked on the first search."""
+        """Open an index from the address in `folder`, written by `build`; the first search contacts the server."""
         self._where = _Where(**read_json(folder / "server.json"))
         self._server = SearchServer(self._where.url, self._where.index)
         self._own = CorpusStatistics.load(folder / "own_statistics.npz")
@@ -90,12 +90,12 @@ class ElasticsearchEngine(Engine):
 
     @staticmethod
     def check() -> None:
-        """Raise ImportError, with the command that helps, if `requests` is not installed."""
+        """Raise ImportError with the install command if `requests` is not installed."""
         check()
 
     @classmethod
     def version(cls) -> str:
-        """Return the version of what is stored on the server: the hits do not depend on the server's own version."""
+        """Return the version of the stored fields: the hits do not depend on the server's own version."""
         return f"rest-{_FORMAT}"
 
     @staticmethod
@@ -108,20 +108,21 @@ class ElasticsearchEngine(Engine):
         statistics: CorpusStatistics | None = None,
         url: str | None = None,
     ) -> None:
-        """Index token streams on a server; a complete index of the same streams there is used as it is.
+        """Index token streams on a server; an existing complete index of the same streams is reused.
 
         Args:
-            streams: What to index.
-            folder: Where to remember the index.
+            streams: The streams to index.
+            folder: Local folder for the facts about the index.
             k1: BM25's k1.
             b: BM25's b.
-            statistics: Those of the whole corpus where the streams are a shard of it.
+            statistics: Statistics of the whole corpus if the streams are a shard of it.
             url: Address of the server.
 
         Raises:
-            ValueError: If there is no address.
+            ValueError: If no address is given.
             ConnectionError: If the server does not answer.
-            RuntimeError: If the server refuses rows, scores unlike BM25, or has a strange index of the same name.
+            RuntimeError: If the server refuses rows, its scores are not BM25's, or it has a foreign index of the same
+                name.
         """
         if url is None:
             raise ValueError(f"`--engine elasticsearch` needs the address of a server: `{FLAG}` https://host:9200.")
@@ -144,10 +145,10 @@ class ElasticsearchEngine(Engine):
 
     @staticmethod
     def lost(folder: Path, *, url: str | None = None) -> str | None:
-        """Say why the index of a folder cannot be searched at an address; `None` if it can.
+        """Return the reason why the index of a folder cannot be searched at an address; `None` if it can.
 
         Args:
-            folder: Where `build` remembers the index.
+            folder: Local folder with the facts about the index.
             url: Address of the server.
 
         Raises:
@@ -162,7 +163,7 @@ class ElasticsearchEngine(Engine):
         return None
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """Let the server find candidates, and score them exactly; `num_threads` is not used (see `Engine.search`)."""
+        """Let the server find candidates, and score them exactly; `num_threads` is ignored (see `Engine.search`)."""
         found = [_EMPTY] * len(queries)
         open_searches = [_Search(place, self._known(query)) for place, query in enumerate(queries)]
         open_searches = [search for search in open_searches if search.terms]
@@ -185,7 +186,7 @@ class ElasticsearchEngine(Engine):
         return [term for term, rows in zip(query, self._own.frequencies_of(query), strict=True) if rows]
 
     def _body(self, search: _Search, size: int) -> dict[str, Any]:
-        """Return the request for the next page, with the weights of the exact scores for the terms of the query."""
+        """Return the request for the next page, in which the query's terms have the weights of the exact scores."""
         distinct = search.distinct
         own_idf = inverse_document_frequency(self._own.frequencies_of(distinct), self._where.filled_rows)
         weights = self._statistics.idf_of(distinct) / own_idf * [search.terms.count(term) for term in distinct]
@@ -201,11 +202,11 @@ class ElasticsearchEngine(Engine):
 
 
 class _Search:
-    """One query and the candidates that the server has sent so far.
+    """One query and its candidates from the server so far.
 
     Args:
-        place: Which query of the batch it is.
-        terms: Its known terms, repeats included.
+        place: Index of the query in the batch.
+        terms: Its known terms, with repetitions.
     """
 
     def __init__(self, place: int, terms: list[str]) -> None:
@@ -215,7 +216,7 @@ class _Search:
         self._hits: list[dict[str, Any]] = []
 
     def add(self, page: list[dict[str, Any]]) -> None:
-        """Take in the next page."""
+        """Add the next page of candidates."""
         self._hits += page
         if page:
             self.after = page[-1]["sort"]
@@ -238,13 +239,13 @@ class _Search:
 def search_body(
     terms: Sequence[str], weights: Sequence[float], size: int, after: list[float] | None
 ) -> dict[str, Any]:
-    """Return a search for any of the terms in the order score, then row.
+    """Return a search for any of the terms, ordered by score and then by row.
 
     Args:
         terms: Distinct terms.
-        weights: What their scores are multiplied with.
-        size: Hits asked for.
-        after: Score and row of the last hit of the page before.
+        weights: Factors of their scores.
+        size: Number of hits.
+        after: Score and row of the last hit of the previous page.
     """
     clauses = [
         {"term": {"terms": {"value": term, "boost": weight}}} for term, weight in zip(terms, weights, strict=True)
@@ -260,13 +261,13 @@ def search_body(
 
 
 def _fill(server: SearchServer, streams: TokenStreams, k1: float, b: float) -> None:
-    """Send every row with its number and its terms, each term as it is."""
+    """Send every row with its number and its terms; the terms are not analysed again."""
     notes = server.describe()
     if notes is not None:
         if _COMPLETE not in notes:
             raise RuntimeError(
-                f"The search server {server.url!r} ({FLAG}) has an index {server.index!r} that is not ours: "
-                "delete or rename it."
+                f"The search server {server.url!r} ({FLAG}) has an index {server.index!r} that hf_distill did not "
+                "make: delete or rename it."
             )
         if notes[_COMPLETE] and server.count() == streams.num_texts:
             logger.info(f"The index {server.index!r} is complete on the server: used as it is.")
@@ -290,13 +291,13 @@ def _fill(server: SearchServer, streams: TokenStreams, k1: float, b: float) -> N
             bar.update(len(documents))
     if server.describe() != begun:
         raise RuntimeError(
-            f"The index {server.index!r} on the search server was taken away while it was filled: another build makes "
-            "it, too. Start again when that has ended; its index is then used."
+            f"The index {server.index!r} on the search server was deleted while it was filled: another build makes "
+            "it too. Start again when that build has ended; its index is then used."
         )
     if (there := server.count()) != streams.num_texts:
         raise RuntimeError(
-            f"The index {server.index!r} on the search server has {there} rows, not {streams.num_texts}: others write "
-            "to it. Build it again."
+            f"The index {server.index!r} on the search server has {there} rows, not {streams.num_texts}: other "
+            "programs write to it. Build it again."
         )
     server.note({_COMPLETE: True})
 
@@ -314,10 +315,10 @@ def _documents(streams: TokenStreams) -> Iterator[dict[int, dict[str, Any]]]:
 
 
 def _probe(server: SearchServer, streams: TokenStreams, own: CorpusStatistics, where: _Where) -> float:
-    """Return what the server's scores are to be multiplied with: k1 + 1 where its version leaves that out, else 1.
+    """Return the factor for the server's scores: k1 + 1 if its version leaves that out, else 1.
 
     Raises:
-        RuntimeError: If its scores are those of neither: another similarity.
+        RuntimeError: If its scores match neither, so it uses another similarity.
     """
     if not len(streams.ids):
         return 1.0
@@ -328,7 +329,7 @@ def _probe(server: SearchServer, streams: TokenStreams, own: CorpusStatistics, w
     idf = inverse_document_frequency(own.frequencies_of([term]), where.filled_rows)
     norms = length_norms(lengths, len(streams.ids) / where.filled_rows, where.k1, where.b)
     exact = float(row_scores(counts, [0], idf, norms, where.k1)[0])
-    # The larger first: where both are possible it can only cost time.
+    # Try the larger factor first: if both are possible, it can only cost time.
     for factor in (where.k1 + 1, 1.0):
         if _LEAST_QUOTIENT <= exact / (search.worst * factor) <= 1.0 + 1e-5:
             return factor

@@ -1,14 +1,14 @@
 """BM25 by retriv's SparseRetriever.
 
-The retriever's fields (postings, relative lengths) are handed to it memory-mapped instead of being made by its
+The fields of the retriever (postings, relative lengths) are given to it memory-mapped, instead of being made by its
 `index`, which tokenizes again in a process pool, copies the corpus to JSON lines and pickles everything; a test shows
-that they are the same. Search is retriv's own. What retriv leaves open is settled here: the order of ties, ties at
-the cut, results keyed by query id, and the parallel region that breaks forked workers.
+that they are the same. The search is retriv's own. What retriv leaves open is fixed here: the order of ties, ties at
+the cutoff, results keyed by query id, and the parallel region that breaks forked workers.
 
 Only the sparse half of retriv is imported. `pip install retriv` replaces torch and breaks numpy 2, and `import retriv`
 loads torch, transformers, faiss, ranx and optuna, overwrites two environment variables and takes ten seconds. Its BM25
 needs none of that: a package object without retriv's own `__init__` is enough. A program that uses the rest of retriv
-imports it before this engine.
+must import it before this engine.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from ...text.analysis import TokenStreams
 from ..retrieval import Engine
 from ..scoring import CorpusStatistics, Hits, available_cores, build_postings, relative_lengths, top_hits
 
-# retriv holds term frequencies in 16 bits.
+# retriv stores term frequencies in 16 bits.
 _MAX_COUNT = np.iinfo(np.int16).max
-# Queries per call of retriv: bounds the typed lists that cross into its compiled code.
+# Queries per call of retriv: limits the typed lists that are passed to its compiled code.
 _BATCH = 1000
 
 
@@ -42,8 +42,8 @@ _BATCH = 1000
 def _numba_threads(count: int) -> Iterator[None]:
     """Set the number of numba's threads within this context.
 
-    Where numba runs on OpenMP, its number is that of the whole process: PyTorch, if it is there, gets its own back.
-    PyTorch's is read first, because numba sets the number of the process as soon as it is asked for its own.
+    If numba runs on OpenMP, its number is that of the whole process; PyTorch's number, if it is imported, is restored.
+    It is read first, because numba sets the number of the process as soon as it is asked for its own.
     """
     torch = sys.modules.get("torch")
     threads_of_torch = torch.get_num_threads() if torch is not None else None
@@ -63,11 +63,11 @@ class RetrivEngine(Engine):
     """Builds and searches a BM25 index with retriv."""
 
     name = "retriv"
-    # Above it retriv's cost per query, which grows with k times the postings, is several times that of bm25s.
+    # Above this, retriv's cost per query, which grows with k times the postings, is several times that of bm25s.
     max_rows = 1_000_000
 
     def __init__(self, folder: Path) -> None:
-        # Copy-on-write maps: retriv's compiled code is typed for writable arrays, and nothing writes.
+        # Copy-on-write maps: retriv's compiled code is typed for writable arrays, but nothing writes to them.
         self._rows = _load(folder, "rows")
         self._counts = _load(folder, "counts")
         self._indptr = _load(folder, "indptr")
@@ -80,7 +80,7 @@ class RetrivEngine(Engine):
 
     @staticmethod
     def check() -> None:
-        """Raise ImportError, with the command that helps, if retriv's sparse half cannot be imported."""
+        """Raise ImportError with the install command if retriv's sparse half cannot be imported."""
         sparse_retriever_module()
 
     @staticmethod
@@ -90,7 +90,7 @@ class RetrivEngine(Engine):
         """Index token streams into `folder`.
 
         Raises:
-            ValueError: If a term occurs more often in one row than retriv can count, or statistics are given.
+            ValueError: If a term occurs more often in a row than retriv can count, or statistics are given.
         """
         if statistics is not None:
             raise ValueError(
@@ -113,16 +113,16 @@ class RetrivEngine(Engine):
         write_text(folder / "vocabulary.txt", "\n".join(streams.vocabulary))
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """Let retriv search, and put its hits into the total order; see `Engine.search`."""
+        """Let retriv search, and sort its hits in the total order; see `Engine.search`."""
         threads = num_threads or available_cores()
-        # A few hits more than asked: mostly enough to see where a tie at the cut ends.
+        # A few more hits than requested: usually enough to see where a tie at the cutoff ends.
         cutoff = min(k + max(16, k // 8), max(1, self.num_rows))
         found: list[tuple[np.ndarray, np.ndarray]] = []
         for start in range(0, len(queries), _BATCH):
             batch = queries[start : start + _BATCH]
             with warnings.catch_warnings():
-                # numba, while compiling retriv's kernel: a loop counter of type uint64 indexes a list.
-                # Numba colours its messages where colorama is installed.
+                # numba, while compiling retriv's kernel: a loop counter of type uint64 indexes a list. Numba colours
+                # its messages if colorama is installed.
                 warnings.filterwarnings("ignore", message=".*unsafe cast from uint64 to int64")
                 results = self._search(batch, cutoff, threads)
             for query, result in zip(batch, results, strict=True):
@@ -151,9 +151,9 @@ class RetrivEngine(Engine):
         return retriever
 
     def _search(self, queries: Sequence[Sequence[str]], cutoff: int, threads: int) -> list[dict[int, float]]:
-        """Search through retriv's `msearch`; ids are positions, because retriv merges queries of one id.
+        """Search with retriv's `msearch`; ids are positions, because retriv merges queries with the same id.
 
-        With one thread query by query: `msearch` would start others.
+        With one thread, queries are searched one by one: `msearch` would start other threads.
         """
         if threads == 1:
             return [self._retriever.search(" ".join(query), return_docs=False, cutoff=cutoff) for query in queries]
@@ -164,7 +164,7 @@ class RetrivEngine(Engine):
     def _settle(
         self, query: Sequence[str], result: dict[int, float], k: int, cutoff: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the first k hits in the total order, given the first `cutoff` in any."""
+        """Return the first k hits in the total order, from the first `cutoff` hits in any order."""
         rows = np.fromiter(result.keys(), dtype=np.int64, count=len(result))
         scores = np.fromiter(result.values(), dtype=np.float32, count=len(result))
         cut_inside_tie = len(scores) == cutoff and cutoff < self.num_rows and scores.min() == np.sort(scores)[-k]
@@ -173,7 +173,7 @@ class RetrivEngine(Engine):
         return top_hits(rows, scores, k)
 
     def _all_scores(self, query: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return every matching row with its score as retriv's kernel computes it (float64 terms, float32 sums)."""
+        """Return every matching row with its score, computed as in retriv's kernel (float64 terms, float32 sums)."""
         b, k1 = np.float64(self._retriever.hyperparams["b"]), np.float64(self._retriever.hyperparams["k1"])
         sums = np.zeros(self.num_rows, dtype=np.float32)
         for term in query:
@@ -190,7 +190,7 @@ class RetrivEngine(Engine):
 
 
 class _InvertedIndex:
-    """Looks to retriv like its dict of postings, and reads them from the memory-mapped arrays."""
+    """Behaves like retriv's dict of postings, but reads from the memory-mapped arrays."""
 
     def __init__(self, vocabulary: dict[str, int], indptr: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> None:
         self._vocabulary, self._indptr, self._rows, self._counts = vocabulary, indptr, rows, counts
@@ -221,7 +221,7 @@ def sparse_retriever_module() -> ModuleType:
     """Return the module `retriv.sparse_retriever.sparse_retriever`.
 
     Raises:
-        ImportError: If retriv or something that its sparse half needs is missing; the message says what to install.
+        ImportError: If retriv or a dependency of its sparse half is missing; the message says what to install.
     """
     spec = importlib.util.find_spec("retriv")
     if spec is None or spec.submodule_search_locations is None:
@@ -231,11 +231,11 @@ def sparse_retriever_module() -> ModuleType:
     if hasattr(sys.modules.get("retriv"), "SparseRetriever"):
         return importlib.import_module("retriv.sparse_retriever.sparse_retriever")
     for name in [name for name in sys.modules if name == "retriv" or name.startswith("retriv.")]:
-        del sys.modules[name]  # left over from an `import retriv` that failed half-way
+        del sys.modules[name]  # left over from a failed `import retriv`
     package = ModuleType("retriv")
     package.__path__ = list(spec.submodule_search_locations)
     package.__spec__ = spec
-    # These stay: numba finds retriv's compiled functions through their modules' names.
+    # These stay in `sys.modules`: numba finds retriv's compiled functions by the names of their modules.
     sys.modules["retriv"] = package
     sys.modules["retriv.autotune"] = _stub("retriv.autotune", "tune_bm25", "tune_merger")
     without_krovetz = importlib.util.find_spec("krovetzstemmer") is None
@@ -256,7 +256,7 @@ def sparse_retriever_module() -> ModuleType:
 
 @contextmanager
 def base_path(folder: Path) -> Iterator[None]:
-    """Lets retriv keep its files in `folder` for a while; its own indexing functions always write some."""
+    """Let retriv write its files into `folder` within this context; its own indexing functions always write some."""
     before = os.environ.get("RETRIV_BASE_PATH")
     os.environ["RETRIV_BASE_PATH"] = str(folder)
     try:
@@ -269,7 +269,7 @@ def base_path(folder: Path) -> Iterator[None]:
 
 
 def _stub(name: str, *callables: str) -> ModuleType:
-    """Return a module whose callables can be constructed at import but not used."""
+    """Return a module whose callables can be constructed at import time but not used."""
 
     class Unavailable:
         def __init__(self, *_: Any, **__: Any) -> None:

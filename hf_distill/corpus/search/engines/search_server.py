@@ -1,8 +1,8 @@
-"""The few REST calls to a search server that are the same in Elasticsearch (7 to 9) and OpenSearch (1 to 3).
+"""The few REST calls to a search server that Elasticsearch (7 to 9) and OpenSearch (1 to 3) have in common.
 
-Plain HTTP by `requests`, because neither project's client talks to both servers: the client of Elasticsearch refuses
-servers that are not Elasticsearch, and asks with a media type of its own major version; the client of OpenSearch is
-not made for Elasticsearch 8. Credentials come from the environment, so that no file and no card can hold them.
+Plain HTTP with `requests` is used, because neither project's client works with both servers: the client of
+Elasticsearch refuses other servers and requests a media type of its own major version; the client of OpenSearch is
+not made for Elasticsearch 8. Credentials come from the environment, so that no file and no card can contain them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hf_distill._optional import require
 
 FLAG = "--elasticsearch_url"
 _RETRIES = 5
-# Seconds before rows that a busy server refused are sent again.
+# Seconds to wait before rows that a busy server refused are sent again.
 _WAITS = (0.1, 0.5, 2, 10, 30)
 # Seconds to connect, seconds to wait for an answer.
 _TIMEOUT = (10, 300)
@@ -30,12 +30,12 @@ class SearchServer:
     """One index on a search server.
 
     Args:
-        url: Address, without credentials: those are read from `ELASTICSEARCH_API_KEY`, or from `ELASTICSEARCH_USER`
-            and `ELASTICSEARCH_PASSWORD`. A certificate authority of one's own is named by `REQUESTS_CA_BUNDLE`.
+        url: Address without credentials, which are read from `ELASTICSEARCH_API_KEY`, or from `ELASTICSEARCH_USER` and
+            `ELASTICSEARCH_PASSWORD`. Your own certificate authority is named by `REQUESTS_CA_BUNDLE`.
         index: Name of the index.
 
     Raises:
-        ValueError: If the address is none, or holds a password.
+        ValueError: If the address is invalid, or contains a password.
         ImportError: If `requests` is not installed.
     """
 
@@ -53,7 +53,7 @@ class SearchServer:
         check()
 
     def describe(self) -> dict[str, Any] | None:
-        """Return notes of the index (`_meta` of its mapping), or None if there is no such index."""
+        """Return the notes in the index (`_meta` of its mapping), or None if the index does not exist."""
         found = self._call("GET", f"{self.index}/_mapping", missing_is_none=True)
         if found is None:
             return None
@@ -61,27 +61,27 @@ class SearchServer:
         return dict(mapping["mappings"].get("_meta", {}))
 
     def create(self, settings: dict[str, Any], mapping: dict[str, Any]) -> None:
-        """Makes the index."""
+        """Create the index."""
         self._call("PUT", self.index, {"settings": settings, "mappings": mapping})
 
     def note(self, notes: dict[str, Any]) -> None:
-        """Writes notes into the index."""
+        """Write notes into the index."""
         self._call("PUT", f"{self.index}/_mapping", {"_meta": notes})
 
     def delete(self) -> None:
-        """Deletes the index."""
+        """Delete the index."""
         self._call("DELETE", self.index)
 
     def count(self) -> int:
-        """Count the documents in the index, those just added included."""
+        """Count the documents in the index, including those just added."""
         self._call("POST", f"{self.index}/_refresh")
         return int(self._call("GET", f"{self.index}/_count")["count"])
 
     def add(self, documents: dict[int, dict[str, Any]]) -> None:
-        """Adds documents by their ids; one that is there is replaced.
+        """Add documents by id; an existing document is replaced.
 
         Raises:
-            RuntimeError: If the server refuses one.
+            RuntimeError: If the server refuses a document.
         """
         for wait in _WAITS:
             pairs = (({"index": {"_id": str(number)}}, document) for number, document in documents.items())
@@ -98,10 +98,10 @@ class SearchServer:
         raise RuntimeError(f"The search server {self.url!r} ({FLAG}) is too busy: it refused {len(documents)} rows.")
 
     def search(self, bodies: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        """Return hits of several searches, scored by the statistics of the whole index, not of each of its shards.
+        """Return the hits of several searches, scored with the statistics of the whole index, not of one shard.
 
         Raises:
-            RuntimeError: If a search fails, or only part of the index answered.
+            RuntimeError: If a search fails, or only a part of the index answers.
         """
         header = {"index": self.index, "search_type": "dfs_query_then_fetch"}
         lines = chain.from_iterable((header, body) for body in bodies)
@@ -135,14 +135,14 @@ class SearchServer:
 
     @property
     def _session(self) -> Any:
-        """Return connections that are kept open; a forked process must not use those of its parent."""
+        """Return a session with open connections; a forked process must not use those of its parent."""
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), _open_session()
         return self._opened[1]
 
 
 def _open_session() -> Any:
-    """Return connections that try again while the server is busy or restarts."""
+    """Return a session that retries while the server is busy or restarts."""
     requests, urllib3 = check(), require("urllib3", extra="elasticsearch", needed_by="`--engine elasticsearch`")
     policy = urllib3.Retry(
         _RETRIES,
@@ -163,7 +163,7 @@ def _open_session() -> Any:
 
 
 def check() -> Any:
-    """Return the library `requests`.
+    """Import and return `requests`.
 
     Raises:
         ImportError: If it is not installed.

@@ -1,9 +1,9 @@
 """BM25 on disk by tantivy, with exact scores.
 
-tantivy's index is written with bounded memory and read through memory maps. It finds candidates; their scores are
-computed from the rows' terms, which stand beside it as flat arrays, because tantivy rounds lengths and has k1 and b
-built in (`hf_distill.corpus.search.scoring`). So its hits are those of the engine `bm25s`, to the last bit,
-for any k1 and b, and for the statistics of a larger corpus too.
+tantivy writes its index with bounded memory and reads it through memory maps. It finds candidates. Their scores are
+computed here from the rows' terms, which are stored beside the index as flat arrays, because tantivy rounds lengths
+and has fixed k1 and b (`hf_distill.corpus.search.scoring`). So its hits are exactly those of the engine `bm25s`, for
+any k1 and b, and also for the statistics of a larger corpus.
 
 Shape legend: N rows, V terms of the vocabulary, T terms over all rows, C candidates, D distinct terms of a query.
 """
@@ -33,12 +33,12 @@ from ..scoring import (
     settled_hits,
 )
 
-# What tantivy computes with, always.
+# The constants that tantivy always uses.
 _OWN_K1, _OWN_B = 1.2, 0.75
-# tantivy computes idf in float32 as ln(1 + x), which loses what x is smaller than the rounding of 1: terms of nearly
+# tantivy computes idf in float32 as ln(1 + x), which loses precision if x is tiny, for terms that occur in nearly
 # every row. The error of a posting is at most this much, times the term's boost.
 _IDF_ERROR = (_OWN_K1 + 1) * 2.0**-22
-# Memory of the writer; beyond it a segment goes to disk.
+# Memory of the writer; when it is full, a segment is written to disk.
 _HEAP_BYTES = 128_000_000
 _BATCH = 20_000
 _EMPTY = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -48,13 +48,13 @@ class TantivyEngine(Engine):
     """Builds and searches a tantivy index."""
 
     name = "tantivy"
-    # Never taken by `auto`: `blocks` has the same hits in a fraction of the time, and no size at which this is better.
+    # Never chosen by `auto`: `blocks` gives the same hits in a fraction of the time, at any size.
     max_rows = 0
 
     def __init__(self, folder: Path) -> None:
         self._tantivy = _library()
         index = self._tantivy.Index.open(str(folder / "tantivy"))
-        # Nobody writes to it any more, and a thread that watches for it would not survive a fork.
+        # Nothing writes to the index any more, and a thread that watches it would not survive a fork.
         index.config_reader(reload_policy="manual")
         self._schema, self._searcher = index.schema, index.searcher()
         self._terms, self._offsets = _load(folder, "terms"), _load(folder, "offsets")
@@ -65,14 +65,14 @@ class TantivyEngine(Engine):
 
     @staticmethod
     def check() -> None:
-        """Raise ImportError, with the command that helps, if tantivy is not installed."""
+        """Raise ImportError with the install command if tantivy is not installed."""
         _library()
 
     @staticmethod
     def build(
         streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
     ) -> None:
-        """Index token streams into `folder`, with the statistics of the whole corpus where they are a shard."""
+        """Index token streams into `folder`, with the statistics of the whole corpus if they are a shard."""
         frequencies = document_frequencies(streams)
         own_idf = inverse_document_frequency(frequencies, streams.num_texts)
         own_mean = len(streams.ids) / max(1, streams.num_texts)
@@ -97,7 +97,7 @@ class TantivyEngine(Engine):
         _write_index(streams, folder / "tantivy")
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """Let tantivy find candidates, and score them exactly; see `Engine.search`."""
+        """Let tantivy find candidates, and compute their exact scores; see `Engine.search`."""
         return search_in_threads(lambda query: self._search(query, k), queries, num_threads)
 
     def _search(self, query: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +109,7 @@ class TantivyEngine(Engine):
         limit = k + k // 4 + 16
         while True:
             limit = min(limit, self.num_rows)
-            # Without the count tantivy may leave out blocks of rows that cannot be among the best.
+            # Without the count, tantivy can skip blocks of rows that cannot be among the best.
             found = self._searcher.search(search, limit=limit, count=False).hits
             rows = np.array(self._searcher.fast_field_values("row", [place for _, place in found]), dtype=np.int64)
             complete = len(found) < limit or limit == self.num_rows
@@ -120,7 +120,7 @@ class TantivyEngine(Engine):
             limit *= 2
 
     def _known_terms(self, query: Sequence[str]) -> np.ndarray:
-        """Return ids of the query's terms, in its order, repeats included, without unknown ones."""
+        """Return the ids of the query's known terms, in order and with repetitions."""
         if not len(query) or not len(self._hashes):
             return np.empty(0, np.int32)
         hashes = hash_terms(query)
@@ -128,7 +128,7 @@ class TantivyEngine(Engine):
         return self._ids[places[self._hashes[places] == hashes]]
 
     def _query(self, terms: np.ndarray) -> Any:
-        """Return a query for any of the terms; each is boosted where its idf is that of a larger corpus."""
+        """Return a query for any of the terms; a term is boosted if its idf comes from a larger corpus."""
         query, should = self._tantivy.Query, self._tantivy.Occur.Should
         clauses = []
         for term in terms.tolist():
@@ -138,7 +138,7 @@ class TantivyEngine(Engine):
         return query.boolean_query(clauses)
 
     def _scores(self, rows: np.ndarray, terms: np.ndarray) -> np.ndarray:
-        """Return (C,) float32, exact scores of some rows."""
+        """Return (C,) float32, the exact scores of some rows."""
         starts, stops = self._offsets[rows], self._offsets[rows + 1]
         lengths = stops - starts
         before = np.cumsum(lengths) - lengths
@@ -155,7 +155,7 @@ def _library() -> Any:
 
 
 def _write_index(streams: TokenStreams, folder: Path) -> None:
-    """Write rows as their terms' numbers between blanks: no term is too long, and none is analysed again."""
+    """Write rows as term numbers separated by blanks, so that no term is too long and none is analysed again."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -163,7 +163,7 @@ def _write_index(streams: TokenStreams, folder: Path) -> None:
     folder.mkdir()
     schema = tantivy.SchemaBuilder()
     schema.add_text_field("terms", tokenizer_name="numbers", index_option="freq")
-    # An unsigned field kills tantivy-py's writer.
+    # tantivy-py's writer crashes on an unsigned field.
     schema.add_integer_field("row", fast=True)
     index = tantivy.Index(schema.build(), path=str(folder))
     index.register_tokenizer("numbers", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
