@@ -94,7 +94,7 @@ def begin(
     if textbook.with_labels and training.mlm_probability is not None:
         raise ValueError("`--with_labels` and `--mlm_probability` both fill `labels`: leave one of them out.")
     set_seed(training.seed)
-    # First weights are fitted by the products of the training, whatever this process computed before.
+    # Fit first weights with the same arithmetic as the training, whatever this process has set before.
     configure_fp32_matmul(training.fp32_matmul)
     first, tokenizer = teachers.models[0], teachers.tokenizers[0]
     origin = _origin(student, teachers)

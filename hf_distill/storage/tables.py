@@ -227,5 +227,5 @@ def encoding_hint(path: PathLike, error: BaseException) -> str:
 
 
 def says_no_rows(error: BaseException) -> bool:
-    """Whether an error of a reader means that there is no row, in a table or in a parquet file of pandas."""
+    """Whether an error of a reader means that a table, or a parquet file of pandas, has no rows."""
     return any(words in str(error) for words in ("corresponds to no data", "BatchSize must be greater than 0"))

@@ -141,5 +141,5 @@ def _text_columns(rows: Dataset, names: Mapping[str, str], label: str | None) ->
 
 
 def _has_words(text: str) -> bool:
-    """Whether a cell may be a text: Chinese and Japanese have no spaces between words."""
+    """Whether a cell may hold a text; Chinese and Japanese text has no spaces between words."""
     return " " in text or any("\u3040" <= character <= "\u9fff" for character in text)

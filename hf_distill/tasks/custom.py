@@ -86,7 +86,7 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
 
 
 def _with_held_out(spec: TaskSpec, folder: Path) -> TaskSpec:
-    """The task with validation rows that are held out where the folder has none; what it has for tests is scored."""
+    """The task with held-out validation rows if the folder has none; its test splits are scored."""
     if not lacks_validation_rows(folder, spec):
         return spec
     tests = read_folder(folder, spec, spec.test_splits)
@@ -95,14 +95,14 @@ def _with_held_out(spec: TaskSpec, folder: Path) -> TaskSpec:
 
 
 def unlabelled(rows: Dataset, spec: TaskSpec) -> int:
-    """How many rows have no label."""
+    """The number of rows without a label."""
     if spec.label_column not in rows.column_names:
         return len(rows)
     return sum(not is_known(label, spec) for label in rows[spec.label_column])
 
 
 def is_known(label: Any, spec: TaskSpec) -> bool:
-    """Whether a cell of labels holds one, or several."""
+    """Whether a label cell holds at least one label."""
     if spec.several_labels:
         return items_of(label, spec.label_separator) is not None
     return not is_hidden(label, spec)

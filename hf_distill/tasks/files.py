@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 # Both kinds of spec name their splits, files and columns in the same way.
 RowsSpec = TaskSpec | GenerationSpec
 
-# In order of preference where a split is there in several formats.
+# In order of preference, where a split exists in several formats.
 READERS = {
     **{".parquet": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"},
     **{".tsv": "csv", ".csv": "csv", ".txt": "csv"},
@@ -52,7 +52,7 @@ READERS = {
 COMMON_ALIASES = {"validation": ("dev", "valid", "val")}
 EXAMPLES = 1000
 MOST_LISTED = 20
-# Of several splits, and of one.
+# Files that mark a folder of `save_to_disk`: with several splits, and with one.
 SAVED_BY_DATASETS = ("dataset_dict.json", "state.json")
 
 
@@ -145,7 +145,7 @@ def is_saved(folder: Path) -> bool:
 
 
 def lacks_validation_rows(folder: Path, spec: RowsSpec) -> bool:
-    """Whether a folder has training rows, and no others but those of test splits; notes (.txt) are none."""
+    """Whether a folder has training rows, and no other rows except test splits; notes (.txt) do not count."""
     known = [spec.train_split, *spec.test_splits]
     if is_saved(folder):
         saved = load_from_disk(str(folder))
@@ -158,7 +158,7 @@ def lacks_validation_rows(folder: Path, spec: RowsSpec) -> bool:
 
 
 def read_folder(folder: Path, spec: RowsSpec, splits: Iterable[str]) -> dict[str, Dataset]:
-    """Read those of the splits that the folder has; a data set without splits is one of training rows."""
+    """Read those of the given splits that the folder has; a data set without splits is the training split."""
     if is_saved(folder):
         saved = load_from_disk(str(folder))
         saved = saved if isinstance(saved, DatasetDict) else DatasetDict({spec.train_split: saved})

@@ -359,7 +359,7 @@ def _names_in_rows(rows: Dataset, spec: TaskSpec) -> list[str] | None:
 
 
 def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> None:
-    """Hold out rows to choose by where the source has none, but at least two to train on, and the task says so."""
+    """Hold out rows for choosing a checkpoint if the source has no such split, and the spec allows it."""
     split = spec.choice_split
     if spec.held_out_share is None or split in raw or len(raw.get(spec.train_split, ())) != 1:
         return
