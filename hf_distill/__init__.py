@@ -1,6 +1,6 @@
 """Distil language models into small ones with the Hugging Face `Trainer`.
 
-Importing the package is cheap: names are loaded when they are first used.
+Importing the package is cheap: names are imported on first use.
 """
 
 from __future__ import annotations

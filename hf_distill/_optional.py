@@ -1,4 +1,4 @@
-"""Imports that wait until something is used: names of lazy packages, and packages that only an extra installs."""
+"""Delayed imports: names of lazy packages, and packages that only an extra installs."""
 
 import ast
 import importlib
@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-# transformers imports torchao with any model where it is installed. On most machines some of its kernels, which int8
-# does not use, cannot be loaded, and it registers two enumerations in a way that torch no longer likes.
+# transformers imports torchao with any model if it is installed. On most machines some of its kernels, which int8 does
+# not use, cannot be loaded, and it registers two enumerations in a way that torch has deprecated.
 _FOR_DEBUGGING = {
     "torchao": ("Failed to load ",),
     "torch.utils._pytree": ("<enum 'KernelPreference'>", "<enum 'ScaleCalculationMode'>"),
@@ -17,7 +17,7 @@ _FOR_DEBUGGING = {
 
 
 class _OnlyForDebugging(logging.Filter):
-    """Lets records whose text begins in known ways pass only where their logger is set to show debugging."""
+    """Lets records whose text begins in known ways pass only if their logger's level is DEBUG."""
 
     def __init__(self, beginnings: tuple[str, ...]) -> None:
         super().__init__()
@@ -31,9 +31,9 @@ class _OnlyForDebugging(logging.Filter):
 
 
 def names_of(package: str) -> dict[str, str]:
-    """Public name -> the module below a package that has it, in alphabetical order.
+    """Public name -> the module of a package that defines it, in alphabetical order.
 
-    They stand in the block `if TYPE_CHECKING:` of the package's source alone, which type checkers read too.
+    The names are read from the block `if TYPE_CHECKING:` in the package's source, which type checkers read too.
 
     Args:
         package: Its `__name__`.
@@ -45,11 +45,11 @@ def names_of(package: str) -> dict[str, str]:
 
 
 def lazy_names(package: str, module_of: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return `__getattr__` and `__dir__` of a package whose names are loaded when they are first used.
+    """Return `__getattr__` and `__dir__` for a package whose names are imported on first use.
 
     Args:
         package: Its `__name__`.
-        module_of: Public name -> the module below the package that has it.
+        module_of: Public name -> the module of the package that defines it.
     """
 
     def load(name: str) -> Any:
@@ -63,7 +63,7 @@ def lazy_names(package: str, module_of: Mapping[str, str]) -> tuple[Callable[[st
 
 
 def quiet_imports() -> None:
-    """Keep what torchao's import says for those who debug it: a user of another part can do nothing about it."""
+    """Show the messages of torchao's import only when debugging: other users cannot do anything about them."""
     for name, beginnings in _FOR_DEBUGGING.items():
         logger = logging.getLogger(name)
         if not any(isinstance(known, _OnlyForDebugging) for known in logger.filters):
@@ -76,7 +76,7 @@ def require(module: str, *, extra: str, needed_by: str) -> ModuleType:
     Args:
         module: Dotted name of the module to import.
         extra: Extra of `hf_distill` that installs it.
-        needed_by: What the user asked for, as they would recognise it (a flag, a class, a verb).
+        needed_by: The feature that the user requested, as they would recognise it (a flag, a class, a verb).
 
     Raises:
         ImportError: If the package is missing or broken; the message names the command that installs it.

@@ -1,11 +1,11 @@
-"""`hf-distill`: one verb per job. Heavy packages are loaded by the verb that needs them, so that help is quick.
+"""`hf-distill`: one verb for each job. Heavy packages are imported by the verb that needs them, so help is fast.
 
-A verb is a module of `hf_distill.commands` with `run`, which does the job, and `summary`, which says what came of it;
+A verb is a module of `hf_distill.commands` with `run`, which does the job, and `summary`, which describes the result;
 its settings are in the module of the same name in `hf_distill.settings`.
 
-Where something was wrong, the program ends with one line and an exit status. An error of the user (a wrong value, a
-missing file, a package that is not installed) has the status 2. What nobody foresaw is a fault of this package: it has
-the status 70, and the line says how to see where it happened.
+After an error, the program ends with one line and an exit status. A user's error (a wrong value, a missing file, a
+package that is not installed) has the status 2. An unexpected exception is a fault of this package: it has the status
+70, and the line says how to see the traceback.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from hf_distill.storage.plain_values import did_you_mean
 DEBUG_VARIABLE = "HF_DISTILL_DEBUG"
 VERBOSE = "--verbose"
 USER_ERROR, OUT_OF_MEMORY, PEER_GONE, FAULT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 2, 1, 1, 70, 130, 141, 143
-# In what gloo says when a process of `torchrun` no longer answers; NCCL's errors have types of their own.
+# Part of gloo's message if a process of `torchrun` no longer answers; NCCL's errors have their own types.
 _PEER = "gloo/transport"
 
 
 class TerminatedError(KeyboardInterrupt):
-    """Somebody else than the user, such as a scheduler, ends the program."""
+    """The program is ended by something other than the user, such as a scheduler."""
 
 
 @dataclass(frozen=True)
 class Verb:
-    """What the program knows of a verb without loading it.
+    """Facts about a verb that the program has without importing it.
 
     Attributes:
         about: What it does, in one line.
         arguments: Its argument classes. `--help` reads their source, the verb itself imports them.
-        words: The arguments that words before every flag stand for; the last one takes all that remain.
-        presets: Whether `--preset` stands under its settings.
-        told: Whether its job is told its command line, which results and cards repeat.
-        examples: Commands that its help begins with.
-        flags: Those that its help shows, where it has many.
-        then: Commands that follow on what it wrote to `{folder}`; what a user has to name is in capital letters.
+        words: The arguments for positional words before every flag; the last one takes all remaining words.
+        presets: Whether it accepts `--preset`.
+        told: Whether its job receives its command line, which results and cards repeat.
+        examples: Commands at the beginning of its help.
+        flags: The flags that its help shows, if it has many.
+        then: Commands for the next step with its output in `{folder}`; what a user must fill in is in capital letters.
     """
 
     about: str
@@ -69,10 +69,10 @@ class Verb:
 _ON_TEXTS = ("hf-distill distill --teacher_model {folder} --textbook TEXTS --output_dir outputs/student",)
 _OF_TEACHER = ("hf-distill distill --teacher_model TEACHER --textbook {folder} --output_dir outputs/student",)
 _PUBLISH = "hf-distill push {folder} USER/NAME --dry_run"
-# Where the settings are that somebody may look for at a verb.
+# Where to find settings that users may look for at another verb.
 _ELSEWHERE = {
     "evaluate": "`hf-distill evaluate` trains nothing: `hf-distill adapt` does.",
-    "pipeline": "Settings of its trainings stand in `--teach`, `--distill` and `--adapt`, such as "
+    "pipeline": "Settings of its trainings are in `--teach`, `--distill` and `--adapt`, such as "
     "--distill '{\"num_train_epochs\": 3}'.",
 }
 
@@ -183,7 +183,7 @@ VERBS = {
         ),
     ),
     "predict": Verb(
-        "Write down what a classifier says about texts: predict MODEL --text FILE, or for GLUE and CLUE --task TASK.",
+        "Predict the labels of texts with a classifier: predict MODEL --text FILE, or for GLUE and CLUE --task TASK.",
         ("PredictionArguments",),
         words=("model",),
         examples=(
@@ -192,7 +192,7 @@ VERBS = {
         ),
     ),
     "generate": Verb(
-        "Fine-tune an encoder to write texts (questions, summaries), let it write, score what it wrote.",
+        "Fine-tune an encoder to generate texts (questions, summaries), let it generate, score the texts.",
         ("GenerationTaskArguments", "GenerationArguments", "GenerationTrainingArguments"),
         then=(_PUBLISH,),
     ),
@@ -262,7 +262,7 @@ VERBS = {
         words=("library", "config"),
     ),
     "info": Verb(
-        "Show versions, device and what there is; with a topic, more about it (objectives, presets, tasks, ...).",
+        "Show versions, device and available names; with a topic, more about it (objectives, presets, tasks, ...).",
         ("InfoArguments",),
         words=("topic",),
     ),
@@ -270,17 +270,17 @@ VERBS = {
 
 
 def run_verb(name: str, argv: Sequence[str]) -> str:
-    """Do the job of a verb.
+    """Run a verb.
 
     Args:
         name: The verb.
-        argv: The words behind it; with `--verbose` other packages say what they do, and every log is a line.
+        argv: The words after it; with `--verbose`, messages of other packages and all log lines are shown.
 
     Returns:
-        What came of it, for a reader, where it was written, and which commands go on from there.
+        The result in words, where it was written, and the commands for the next step.
 
     Raises:
-        ValueError: If a flag or value is wrong, or what the verb itself raises.
+        ValueError: If a flag or value is wrong; also every error of the verb itself.
     """
     words = [word for word in argv if word != VERBOSE]
     arguments = _parse(name, words)
@@ -290,12 +290,12 @@ def run_verb(name: str, argv: Sequence[str]) -> str:
     with nullcontext() if VERBOSE in argv else quiet():
         results = module.run(*arguments, **told)
         said = str(module.summary(results))
-    # Where everything is, also where nobody named a folder.
+    # Report the output folder even if it was not named by a flag.
     written = next((folder for item in arguments for folder in _written_by(item, started)), None)
     if written is None:
         return said
     lines = [said] if written in said else [said, f"everything is in {written}"]
-    # Dry runs, shards and families are other jobs.
+    # Dry runs, shards and families have another next step.
     then = VERBS[name].then if results.get("job", name) == name else ()
     for number, command in enumerate(then):
         lines.append(f"{'        or' if number else 'go on with'}: {command.format(folder=shlex.quote(written))}")
@@ -303,16 +303,16 @@ def run_verb(name: str, argv: Sequence[str]) -> str:
 
 
 def _written_by(arguments: Any, started: float) -> Iterator[str]:
-    """The folders of a job that it wrote something to."""
+    """The output folders of a job to which something was written."""
     for name in ("output_dir", "corpus_dir"):
         folder = Path(getattr(arguments, name, None) or os.devnull)
-        # Clocks of file systems are coarse.
+        # File systems store times with low resolution.
         if folder.is_dir() and any(path.stat().st_mtime >= started - 1 for path in (folder, *folder.iterdir())):
             yield str(folder)
 
 
 def _parse(name: str, argv: Sequence[str]) -> tuple[Any, ...]:
-    """The arguments of a verb, one instance per class."""
+    """The arguments of a verb, one instance of each class."""
     from hf_distill import settings
     from hf_distill.settings.parsing import UnknownArgumentsError, name_leading_words, parse
 
@@ -328,7 +328,7 @@ def _parse(name: str, argv: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _help(name: str) -> str:
-    """The help of a verb, in milliseconds."""
+    """The help of a verb, which takes only milliseconds."""
     from hf_distill.settings.help import help_page, short_page
 
     verb = VERBS[name]
@@ -339,7 +339,7 @@ def _help(name: str) -> str:
 def usage() -> str:
     """The page that `hf-distill` alone prints."""
     lines = [f"  {name:<12}{verb.about}" for name, verb in VERBS.items()]
-    more = "hf-distill VERB --help shows what most runs set, --help_all every flag; --verbose shows every log."
+    more = "hf-distill VERB --help shows the most common flags, --help_all every flag; --verbose shows every log."
     return "usage: hf-distill VERB [CONFIG.yaml] [--flag value ...]\n\n" + "\n".join([*lines, "", more])
 
 
@@ -348,18 +348,18 @@ def _say(text: str) -> None:
 
 
 def run_command(name: str, job: Callable[[], Any]) -> int:
-    """Run a job as a command of the shell does.
+    """Run a job as a shell command.
 
     Args:
-        name: What the lines on stderr begin with: the program and its verb.
-        job: What to do; what it returns is not looked at.
+        name: Prefix of the lines on stderr: the program and its verb.
+        job: The job; its result is ignored.
 
     Returns:
         The exit status: 0, or 2 (wrong input), 1 (out of memory, or another process of the run has ended), 70 (fault
-        of this package), 130 (interrupted), 141 (nobody reads the output any more), 143 (terminated).
+            of this package), 130 (interrupted), 141 (the output was closed), 143 (terminated).
 
     Raises:
-        Exception: Every error of the job as it is, if the environment variable HF_DISTILL_DEBUG is set.
+        Exception: Every error of the job unchanged, if the environment variable HF_DISTILL_DEBUG is set.
     """
     try:
         job()
@@ -382,34 +382,35 @@ def run_command(name: str, job: Callable[[], Any]) -> int:
 
 def _explain(error: Exception) -> tuple[str, int]:
     """One line about an error, and the exit status."""
-    # Some errors of libraries are pages; one line is what a terminal or a log should end with.
+    # Some errors of libraries have many lines; the output should end with a single one.
     text = str(without_secrets(" ".join(str(error).split())))
     if isinstance(error, (ValueError, OSError, ImportError)):
         return text or type(error).__name__, USER_ERROR
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory ({text or 'no further words'}): take smaller batches or shorter rows.", OUT_OF_MEMORY
     if "RANK" in os.environ and (_PEER in text or type(error).__name__.startswith("Dist")):
-        return f"another process of this run has ended, whose own line says why ({text[:120]}).", PEER_GONE
+        return f"another process of this run has ended; its own last line says why ({text[:120]}).", PEER_GONE
     return (
         f"this is a fault of hf_distill, please report it: {type(error).__name__}: {text} "
-        f"({DEBUG_VARIABLE}=1 shows where it happened)",
+        f"({DEBUG_VARIABLE}=1 shows the traceback)",
         FAULT,
     )
 
 
 def _close_output() -> None:
-    """Let the interpreter end in silence although nobody reads its output."""
+    """Let the interpreter exit silently although the reader of its output is gone."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):
-        # There is no real file behind the output, so nothing is flushed at the end.
+        # The output is not a real file, so nothing is flushed at exit.
         return
 
 
 def end_in_order() -> None:
-    """Let the signal TERM end the program as an interruption does: locks and unfinished files go, and a line says so.
+    """Let the signal TERM end the program like an interruption: it removes locks and unfinished files and says so.
 
-    Not of the processes of `torchrun`, which ends all where one has failed: they may wait for that one for ever.
+    This excludes processes of `torchrun`, which ends all of them when one has failed: they might wait for that one
+    forever.
     """
 
     def end_at_once() -> None:
@@ -422,12 +423,12 @@ def end_in_order() -> None:
     if "RANK" not in os.environ and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, end)
         if hasattr(os, "register_at_fork"):
-            # Workers have nothing to tidy up.
+            # Workers have nothing to clean up.
             os.register_at_fork(after_in_child=end_at_once)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status of `run_command`, which ends every error with one line."""
+    """Run one verb and return the exit status of `run_command`, which reports every error in one line."""
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
         end_in_order()
@@ -443,7 +444,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if {"-h", "--help"} & set(words):
         return run_command(f"hf-distill {name}", lambda: _say(_help(name)))
-    # Past this point a page of help is that of all flags.
+    # From here on, `--help` means the help with all flags.
     given = ["--help" if word == "--help_all" else word for word in words]
     return run_command(f"hf-distill {name}", lambda: _say(run_verb(name, given)))
 

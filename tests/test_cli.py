@@ -285,7 +285,7 @@ def test_a_fault_of_the_package_is_one_line_that_says_so(monkeypatch, capsys):
     line = capsys.readouterr().err
     assert line == (
         "hf-distill teach: this is a fault of hf_distill, please report it: KeyError: 'bug' (HF_DISTILL_DEBUG=1 shows "
-        "where it happened)\n"
+        "the traceback)\n"
     )
     monkeypatch.setenv("HF_DISTILL_DEBUG", "1")
     with pytest.raises(KeyError, match="bug"):
@@ -326,7 +326,7 @@ def test_a_process_of_torchrun_does_not_take_the_end_of_another_for_a_fault(monk
     assert main(["distill"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(
-        "hf-distill distill: another process of this run has ended, whose own line says why ([/pytorch"
+        "hf-distill distill: another process of this run has ended; its own last line says why ([/pytorch"
     )
 
 

@@ -153,7 +153,7 @@ def of(teacher="encoder", textbook="text.txt", *more):
         (["push", "encoder", "me/my model", "--dry_run"], "`--repo` 'me/my model' is no name of a repository"),
         (
             ["pipeline", *TASK, "--teacher_model", "encoder", "--num_train_epochs", "3"],
-            "Settings of its trainings stand in `--teach`, `--distill` and `--adapt`",
+            "Settings of its trainings are in `--teach`, `--distill` and `--adapt`",
         ),
         (
             ["pipeline", *TASK, "--teacher_model", "encoder", "--text_column", "words", "--output_dir", "all"],

@@ -18,8 +18,8 @@ def run(arguments: GeneralCorpusArguments) -> dict[str, Any]:
     """Mix general corpora into one.
 
     Writes to `corpus_dir`: `data/*.parquet` (readable by `--corpus`, `--textbook` and `load_dataset`), `README.md`
-        (the card), `statistics.json`, `arguments.yaml`, and `work/` (finished steps, unless another folder is named).
-        A killed run is continued by the same command.
+    (the card), `statistics.json`, `arguments.yaml`, and `work/` (finished steps, unless another folder is named).
+    A killed run is continued by the same command.
 
     Args:
         arguments: The corpora, their shares, and the definition of a row.

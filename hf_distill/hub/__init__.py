@@ -1,4 +1,4 @@
-"""The Hub, in both directions: models, tokenizers and data sets that come from it, cards and folders that go to it.
+"""The Hub, in both directions: loads models, tokenizers and data sets, and writes and pushes cards and folders.
 
-Facts of a card are handed in by the caller; nothing here trains or scores.
+The caller provides the facts of a card; nothing here trains or scores.
 """

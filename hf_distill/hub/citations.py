@@ -1,4 +1,4 @@
-"""BibTeX of the methods and data that a student rests on: the entries of `citations.bib` by the names above them."""
+"""BibTeX of the methods and data that a student is based on: the entries of `citations.bib` by their names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CITATIONS: dict[str, str] = {
 
 
 def resolve_citations(items: Iterable[str]) -> list[str]:
-    """BibTeX entries for keys of `CITATIONS`; an item that is an entry already (`@…`) stays; copies go.
+    """BibTeX entries for keys of `CITATIONS`; an item that is already an entry (`@…`) is kept; duplicates are removed.
 
     Raises:
         ValueError: If an item is neither a known key nor an entry.

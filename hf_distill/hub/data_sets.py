@@ -1,9 +1,9 @@
-"""Data sets on the Hub: how a configuration is asked for, whatever way its repository keeps it.
+"""Data sets on the Hub: finds a configuration, whatever the layout of the repository.
 
-A repository is of files, whose README or folders name the configurations; or it is a loading script, which `datasets`
-no longer runs. Of most scripts the Hub keeps a copy in parquet on a branch, a folder for each configuration and in it
-one for each split. There a configuration cannot be asked for by its name: to `datasets` the whole branch is one
-configuration, `default`, and splits are guessed from the names of folders. So the folder is asked for.
+A repository either holds files, whose README or folders name the configurations, or a loading script, which `datasets`
+no longer runs. For most scripts the Hub keeps a parquet copy on a branch, with a folder for each configuration and, in
+it, a folder for each split. `datasets` cannot load a configuration from that branch by name: it treats the whole
+branch as one configuration, `default`, and guesses splits from folder names. So the folder is given instead.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from huggingface_hub.errors import HTTPError, RevisionNotFoundError
 logger = logging.getLogger(__name__)
 
 PARQUET_BRANCH = "refs/convert/parquet"
-# What `datasets` reads off a folder's name without being told; it would take `test_matched` for `test` too.
+# Splits that `datasets` recognises from folder names; it would also take `test_matched` for `test`.
 _USUAL_SPLITS = frozenset({"train", "validation", "test"})
-# Where the Hub converted the first five gigabytes only.
+# Marks configurations of which the Hub converted only the first five gigabytes.
 _PARTIAL = "partial-"
 _SECONDS = 20.0
 
@@ -28,25 +28,25 @@ Loaded = TypeVar("Loaded")
 
 
 class UnreadableDataSetError(FileNotFoundError):
-    """A data set that cannot be read as it is asked for; the message says what can be done."""
+    """A data set that cannot be read as requested; the message says what to do."""
 
 
 def read_data_set(
     load: Callable[..., Loaded], path: str, config: str | None = None, revision: str | None = None, *, flag: str
 ) -> Loaded:
-    """Read a data set of the Hub by `load_dataset` or `load_dataset_builder`.
+    """Read a data set from the Hub with `load_dataset` or `load_dataset_builder`.
 
     Args:
-        load: One of the two.
+        load: One of the two functions.
         path: Id of the data set.
-        config: Its configuration; `None` where there is one only, or a default.
-        revision: Branch, tag or commit. Where the main branch is a loading script, the Hub's parquet copy is read.
-        flag: The argument by which files on disk are named, for errors.
+        config: Its configuration; `None` if there is only one, or a default.
+        revision: Branch, tag or commit. If the main branch holds a loading script, the Hub's parquet copy is read.
+        flag: The argument for local files, for error messages.
 
     Raises:
         UnreadableDataSetError: If it is a script without a parquet copy, or the copy lacks the configuration.
-        OSError: Whatever `load` raises.
-        ValueError: The same.
+        OSError: As `load` does.
+        ValueError: As `load` does.
     """
     import datasets
 
@@ -63,7 +63,7 @@ def read_data_set(
 
 
 def _where(path: str, config: str | None, revision: str | None, flag: str) -> tuple[str | None, dict[str, Any]]:
-    """The name by which `load` finds a configuration, and its other arguments."""
+    """The name under which `load` finds a configuration, and its other arguments."""
     if revision != PARQUET_BRANCH:
         files = _files(path, revision) or ()
         script = f"{PurePosixPath(path).name}.py"
@@ -80,7 +80,7 @@ def _where(path: str, config: str | None, revision: str | None, flag: str) -> tu
 
 
 def _of_parquet_branch(path: str, config: str | None, flag: str) -> dict[str, Any]:
-    """Return what `load` needs besides the branch: the folder of the configuration, and splits of unusual names."""
+    """Return the arguments of `load` for the branch: the configuration's folder, and splits with unusual names."""
     files = [PurePosixPath(file) for file in _files(path, PARQUET_BRANCH) or ()]
     splits: dict[str, list[str]] = {}
     for file in files:
@@ -115,9 +115,9 @@ def _of_parquet_branch(path: str, config: str | None, flag: str) -> dict[str, An
 
 
 def _files(path: str, revision: str | None) -> list[str] | None:
-    """Paths in a repository; `None` if there is no such revision.
+    """Paths in a repository; `None` if the revision does not exist.
 
-    There are none where the Hub cannot be asked now: then `datasets` looks into its cache, or says what is wrong.
+    The list is empty if the Hub cannot be reached: `datasets` then looks into its cache, or reports the error.
     """
     import datasets
     from huggingface_hub import HfApi

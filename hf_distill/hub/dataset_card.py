@@ -1,4 +1,4 @@
-"""The dataset card of a corpus that was built here: what is in it, how it was made, how to make it again."""
+"""The dataset card of a corpus that was built here: its content, how it was made, and how to make it again."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .citations import resolve_citations
 from .disclosure import public
 from .rendering import render_template, write_card_text
 
-# Templates by the kind of the corpus.
+# Templates by kind of corpus.
 TEMPLATES = {"contextualized": "dataset_card.md", "augmented": "augmented_card.md", "general": "general_card.md"}
-# What the card loads until it is pushed, when its repository takes this place.
+# The path in the card's code until the corpus is pushed, when the repository's id replaces it.
 LOCAL_FOLDER = "path/to/this/folder"
 
-# Where the images of a card lie.
+# Folder of a card's images.
 FIGURES_FOLDER = "figures"
-# What comes last in every card; sections that are added stand before it.
+# The last part of every card; added sections go before it.
 _LAST_PARTS = "\n## Licence\n"
 
-# What Hugging Face shows as the size of a data set.
+# The Hub's size categories of data sets.
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -36,13 +36,14 @@ class CorpusCardFacts:
     Attributes:
         name: Title of the card.
         statistics: Statistics of the build (`CorpusResult`, `AugmentedCorpus`, `GeneralCorpus`).
-        kind: General text that was retrieved, the task's own with words replaced, or general text that was mixed.
+        kind: Kind of corpus: retrieved from general text, augmented from the task's own text, or mixed from general
+            text.
         task: Task whose sentences were the anchors, or were augmented.
-        task_licence: Licence of the task's data as known.
-        corpus_licence: Licence of the general corpus as given.
+        task_licence: Licence of the task's data, if known.
+        corpus_licence: Licence of the general corpus, if given.
         language: ISO code.
         settings: Arguments that differ from their defaults.
-        command: What makes the corpus again.
+        command: The command line that makes the corpus again.
         versions: Package -> version.
         citations: Keys of `hf_distill.hub.citations` or BibTeX entries.
     """
@@ -94,7 +95,7 @@ def dataset_metadata(facts: CorpusCardFacts) -> dict[str, Any]:
 
 
 def write_dataset_card(folder: str | os.PathLike[str], facts: CorpusCardFacts) -> Path:
-    """Writes `README.md` into a folder, without secrets and folders of this machine.
+    """Write `README.md` into a folder, without secrets and local folders.
 
     Returns:
         The file.
@@ -104,11 +105,11 @@ def write_dataset_card(folder: str | os.PathLike[str], facts: CorpusCardFacts) -
 
 
 def write_section(folder: str | os.PathLike[str], name: str, text: str) -> Path:
-    """Puts a section into the card of a corpus, in the place of one of the same name, else before its licence.
+    """Write a section into the card of a corpus; it replaces a section of the same name, else it precedes the licence.
 
     Args:
         folder: Folder of the corpus.
-        name: Name of the section, for the next time; readers do not see it.
+        name: Name of the section, used to find it again; it is not visible.
         text: Markdown.
 
     Returns:
@@ -136,6 +137,6 @@ def _words(name: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Return a value as the cell of a table, without line breaks and bare bars."""
+    """Format a value as a table cell, without line breaks and unescaped bars."""
     values: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]
     return " ".join(", ".join(str(item) for item in values).replace("|", "\\|").split())

@@ -1,7 +1,7 @@
-"""Makes text and data fit to be read by others: without secrets, and without the folders of this machine.
+"""Makes text and data safe to publish: without secrets, and without the local folders of this machine.
 
-Everything that a run writes for readers besides its owner goes through here: cards and their facts, reports, results,
-statistics, tables, and what a push uploads.
+Everything that a run writes for other readers passes through here: cards and their facts, reports, results,
+statistics, tables, and the files of a push.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 HIDDEN = "***"
 
-# What the names of secrets end with. Numbers of tokens, and special tokens of a vocabulary, are none.
+# Endings of the names of secrets. Numbers of tokens, and special tokens of a vocabulary, are not secrets.
 _SECRET_ENDINGS = (
     *("token", "password", "passwd", "passphrase", "pwd", "secret", "apikey", "api_key", "access_key", "secret_key"),
     *("private_key", "credential", "credentials", "basic_auth", "bearer", "authorization", "hf_token"),
@@ -27,7 +27,8 @@ _SPECIAL_TOKENS = (
     *("special", "additional_special", "forced_bos", "forced_eos"),
 )
 _SECRET_WORDS = r"[\w-]*(?:token|passwor[dt]|passwd|passphrase|pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key)"
-# Tokens by their own look: of the Hub (which have a capital letter or a digit), GitHub, GitLab, OpenAI, Slack, AWS.
+# Tokens that are recognised by their format: Hub (with a capital letter or a digit), GitHub, GitLab, OpenAI, Slack,
+# AWS.
 _TOKEN = re.compile(
     r"\b(?:hf_(?=\w*[A-Z0-9])\w{8,}|api_org_\w{8,}|gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
     r"|sk-[\w-]{16,}|xox[abpr]-[\w-]{10,}|AKIA[A-Z0-9]{12,})"
@@ -45,7 +46,7 @@ _HEADER = re.compile(
 )
 _FILE_URL = re.compile(r"file://(?=/)")
 
-# First folders of machines; any other that this machine has counts too.
+# First folders of absolute paths; those of this machine are added.
 _ROOTS = frozenset(
     (
         *("home", "Users", "root", "tmp", "var", "mnt", "media", "data", "scratch", "opt", "srv", "work"),
@@ -71,9 +72,9 @@ def is_secret_name(name: str) -> bool:
 
 
 def remember_secrets(values: Any) -> None:
-    """Note the secrets in the settings of a run, so that they are hidden wherever their text turns up later.
+    """Remember the secrets in the settings of a run, so that they are hidden wherever they appear later.
 
-    Folders of this machine whose names have blanks are noted too: no pattern finds where they end in a text.
+    Local folders with blanks in their names are remembered too, because no pattern can find their end in a text.
     """
     for name, value in _named_values(values):
         if is_secret_name(name) and isinstance(value, str) and len(value) >= 8:
@@ -86,17 +87,17 @@ def remember_secrets(values: Any) -> None:
 
 
 def without_secrets(value: Any) -> Any:
-    """Plain data or a text in which secrets are `***`: by the name of a field or flag, by their look, or as known."""
+    """Replace secrets in plain data or a text by `***`: by field or flag name, by format, or if they are known."""
     return _walk(value, _hide)
 
 
 def public(value: Any) -> Any:
-    """Plain data or a text for others: without secrets, and with paths of this machine cut to their last name."""
+    """Make plain data or a text public: without secrets, and with local paths shortened to their last name."""
     return _walk(value, lambda text: _shorten(_hide(text)))
 
 
 def public_command(words: Sequence[str]) -> str:
-    """A command line for others, quoted for the shell.
+    """Make a command line public, quoted for the shell.
 
     Args:
         words: The program and its arguments.
@@ -119,7 +120,7 @@ def public_command(words: Sequence[str]) -> str:
 
 
 def _walk(value: Any, change: Any) -> Any:
-    """Plain data with every text changed, and every secret field hidden."""
+    """Apply `change` to every text in plain data, and hide every secret field."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, Mapping):
@@ -135,7 +136,7 @@ def _walk(value: Any, change: Any) -> Any:
 
 
 def _new_key(key: Any, change: Any, taken: Mapping[Any, Any]) -> Any:
-    """The changed name of a field; one that is there already gets a number, so that nothing is lost."""
+    """The changed name of a field; a number is added if the name exists already, so that nothing is lost."""
     name = change(key) if isinstance(key, str) else key
     number = 2
     while name in taken:
@@ -145,16 +146,16 @@ def _new_key(key: Any, change: Any, taken: Mapping[Any, Any]) -> Any:
 
 def _hidden_or(key: Any, value: Any, change: Any) -> Any:
     if key == "label2id":
-        # What finds passwords in texts has labels of that name.
+        # The labels of a model that finds passwords in text may have such names.
         return value
     if not isinstance(key, str) or not is_secret_name(key) or isinstance(value, (Mapping, bool)) or not value:
         return _walk(value, change)
-    # Tokenizers have special tokens of any name, such as `entity_mask_token`: no token of the Hub looks like them.
+    # Tokenizers have special tokens of any name, such as `entity_mask_token`; they never look like a Hub token.
     return value if key.endswith("token") and _SPECIAL_TOKEN.fullmatch(str(value)) else HIDDEN
 
 
 def _named_values(values: Any) -> Iterable[tuple[str, Any]]:
-    """Every name with its value, of nested mappings, and of mappings written as text too."""
+    """Every name with its value, from nested mappings, including mappings that are written as text."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             yield str(key), value
@@ -174,7 +175,7 @@ def _texts(values: Any) -> Iterable[str]:
     if isinstance(values, (list, tuple)):
         for value in values:
             yield from _texts(value)
-    elif type(values) is str:  # settings that were not given are texts of a class of their own
+    elif type(values) is str:  # default values of settings are instances of a subclass
         yield values
 
 
@@ -185,7 +186,7 @@ def _place_of(text: str) -> str:
 
 
 def _hide(text: str) -> str:
-    """A text without secrets."""
+    """A text with its secrets hidden."""
     for secret in sorted(_known_secrets | _environment_secrets(), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     text = _URL_USER.sub(rf"\1{HIDDEN}@", text)
@@ -195,13 +196,13 @@ def _hide(text: str) -> str:
 
 def _hide_named(found: re.Match[str]) -> str:
     name, between, value = found["name"], found["between"], found["value"]
-    # In prose a blank separates words: only a flag is followed by its value.
+    # In prose a blank separates words; only after a flag it separates the value.
     follows = between.strip() != "" or name.startswith("--")
     if (
         not follows
         or not is_secret_name(name)
         or value.startswith("--")
-        # The number of a piece in a vocabulary, such as a pipeline prints it.
+        # The id of a piece in a vocabulary, as a pipeline prints it.
         or (name.lower().endswith("token") and value.isdigit())
         or value.strip("\\\"'") in ("", "null", "None")
     ):
@@ -212,37 +213,37 @@ def _hide_named(found: re.Match[str]) -> str:
 
 
 def _environment_secrets() -> set[str]:
-    """Values of the environment that are secrets by the names of their variables.
+    """Values of environment variables whose names mark them as secrets.
 
-    The shell's own `PWD` and `OLDPWD`, and variables that say in which file a secret lies, hold paths.
+    The shell's own `PWD` and `OLDPWD`, and variables that name the file of a secret, hold paths and are skipped.
     """
     named = {name: value for name, value in os.environ.items() if len(value) >= 8 and is_secret_name(name)}
     return {value for name, value in named.items() if name not in _FOLDERS_OF_SHELL and not os.path.exists(value)}
 
 
 def _shorten(text: str) -> str:
-    """Return a text in which every path of this machine is cut to its last name."""
+    """Shorten every local path in a text to its last name."""
     place = _place_of(text)
     if "\n" not in text and _is_path_of_machine(place):
         return text.removesuffix(place) + _last_name(place)
     text = _QUOTED_PATH.sub(_shorten_quoted, text)
     text = _FILE_URL.sub("", text)
     for folder in _own_folders():
-        # Names with blanks, which no pattern can tell from the words around them.
+        # Names with blanks: no pattern can separate them from the surrounding words.
         text = text.replace(folder + os.sep, "/tmp/")
     text = _WINDOWS_PATH.sub(lambda found: _last_name(found[0]), text)
     return _POSIX_PATH.sub(lambda found: _last_name(found[0]) if _is_path_of_machine(found[0]) else found[0], text)
 
 
 def _shorten_quoted(found: re.Match[str]) -> str:
-    """A path between quotes, whose names may have blanks."""
+    """Shorten a path in quotation marks, whose names may contain blanks."""
     path, quote = found["path"], found["quote"]
     return f"{quote}{_last_name(path)}{quote}" if _is_path_of_machine(path) else found[0]
 
 
 @functools.lru_cache(maxsize=4096)
 def _is_path_of_machine(text: str) -> bool:
-    """Whether a text is a path that says where something lies on a machine."""
+    """Whether a text is a local path."""
     if re.match(r"[A-Za-z]:[\\/]", text) or text.startswith("file:///"):
         return True
     if text.startswith(("~", "../")):
@@ -258,6 +259,6 @@ def _last_name(path: str) -> str:
 
 
 def _own_folders() -> list[str]:
-    """The folders of this run, its process and its user whose names have a blank, the longest first."""
+    """The folders of this run, its process and its user whose names contain a blank, longest first."""
     folders = {os.path.expanduser("~"), os.fspath(Path.cwd())} | _known_folders
     return sorted((folder for folder in folders if " " in folder), key=len, reverse=True)

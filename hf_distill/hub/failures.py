@@ -1,4 +1,4 @@
-"""Turns errors of the Hub and the network into one sentence with a way out."""
+"""Turns errors of the Hub and the network into one sentence with a remedy."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _LOGIN = f"log in with `hf auth login`, set HF_TOKEN, or give `--token` (tokens 
 
 
 class PushError(OSError):
-    """A push failed or was broken off; the folder on disk is untouched."""
+    """A push failed or was interrupted; the local folder is unchanged."""
 
 
 @contextmanager
 def as_push_error(repo: str, token: str | None, kept: str) -> Iterator[None]:
-    """Turn what the Hub, the network and their libraries raise into a `PushError`.
+    """Turn errors of the Hub, the network and their libraries into a `PushError`.
 
     Args:
-        repo: Where the push goes.
-        token: The token that was given, if one was.
-        kept: What is said after the cause: where everything is, and how to go on.
+        repo: Destination of the push.
+        token: The token that was given, if any.
+        kept: Text after the cause: where the files are, and how to continue.
     """
     try:
         yield
     except PushError as error:
         raise PushError(f"{error} {kept}") from error.__cause__
-    # Uploads wrap what happened in RuntimeError, refuse a card with ValueError, and end with KeyError where an answer
-    # lacks what it should have.
+    # Uploads wrap errors in RuntimeError, raise ValueError for a refused card, and KeyError if an answer lacks an
+    # expected field.
     except (HTTPError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise PushError(f"{_why(error, repo, token)} {kept}") from error
 
@@ -47,21 +47,21 @@ def check_reachable(token: str | None) -> None:
     """Check, before the first request, that the Hub may be used and that there is a token.
 
     Raises:
-        PushError: If the Hub is switched off, or there is no token.
+        PushError: If offline mode is on, or there is no token.
     """
     if is_offline_mode():
         raise PushError(OFFLINE)
     if token is None and get_token() is None:
-        raise PushError(f"There is no token of the Hub: {_LOGIN}.")
+        raise PushError(f"There is no token for the Hub: {_LOGIN}.")
 
 
 def _why(error: BaseException, repo: str, token: str | None) -> str:
-    """Say in words why a push failed."""
+    """Explain why a push failed."""
     causes = list(_chain(error))
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
         return OFFLINE
     if isinstance(error, ValueError) and not isinstance(error, HTTPError):
-        # Such as a card whose header the Hub does not understand: said in words already.
+        # The message explains it already, for example for a card whose header the Hub does not understand.
         return f"The Hub does not take {repo!r}: {_one_line(error)}."
     answered = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
     if answered is not None:
@@ -74,7 +74,7 @@ def _why(error: BaseException, repo: str, token: str | None) -> str:
 
 
 def _refused(error: HfHubHTTPError, repo: str, token: str | None) -> str:
-    """Say what a status code of the Hub means for a push."""
+    """Explain what a status code of the Hub means for a push."""
     status = error.response.status_code
     said = f" (the Hub says: {_one_line(error.server_message)})" if error.server_message else ""
     wrong_token = status == 401 and not isinstance(error, RepositoryNotFoundError)
@@ -85,7 +85,7 @@ def _refused(error: HfHubHTTPError, repo: str, token: str | None) -> str:
         whose = f" of {user!r}" if user else ""
         return (
             f"The token {_origin(token)}{whose} may not write to {repo!r}: its name is taken by somebody else, or "
-            f"the token may only read{said}. Name a repository of your own, or take a token that may write."
+            f"the token may only read{said}. Name a repository of your own, or use a token with write access."
         )
     if isinstance(error, RepositoryNotFoundError):
         return f"There is no repository {repo!r} that this token may see{said}."
@@ -95,7 +95,7 @@ def _refused(error: HfHubHTTPError, repo: str, token: str | None) -> str:
 
 
 def _origin(token: str | None) -> str:
-    """Say where the token in use comes from; never the token itself."""
+    """Describe the origin of the token in use, never the token itself."""
     if token is not None:
         return "that was given"
     from_environment = any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
@@ -103,7 +103,7 @@ def _origin(token: str | None) -> str:
 
 
 def _user(token: str | None) -> str | None:
-    """Whose the token is; `None` if the Hub does not know it."""
+    """The owner of the token; `None` if the Hub does not know it."""
     try:
         return HfApi(endpoint=constants.ENDPOINT, token=token).whoami()["name"]
     except (HTTPError, OSError):
@@ -111,7 +111,7 @@ def _user(token: str | None) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what caused it, outermost first."""
+    """An error and its causes, outermost first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""Models and tokenizers given as a Hub id, a folder or an instance."""
+"""Loads models and tokenizers that are given as a Hub id, a folder or an instance."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from ..storage.plain_values import as_hint, listed
 from .selection import MODULES_FILE
 
 ADAPTER_FILE = "adapter_config.json"
-# What transformers raises where files are missing, cut short, something else, or do not fit each other; a pickle that
-# is more than tensors is not run.
+# What transformers raises for files that are missing, cut short, of another kind, or inconsistent. Pickles with more
+# than tensors are never executed.
 UNREADABLE = (
     *(OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, EOFError, RuntimeError),
     *(SafetensorError, StrictDataclassError, pickle.UnpicklingError, AssertionError),
@@ -43,13 +43,13 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
     """Return `model` if it is an instance, else load it with the class that its configuration names.
 
     Args:
-        model: Hub id, local folder (of a model or of a LoRA adapter, which is merged into its base model), or a model
-            (returned as it is).
-        flag: The argument that carried it, for the error.
-        kwargs: For `from_pretrained`; weights are loaded in float32 unless `dtype` says otherwise.
+        model: Hub id, local folder (of a model or of a LoRA adapter, which is merged into its base model), or a model,
+            which is returned unchanged.
+        flag: The argument that named it, for the error message.
+        kwargs: Arguments of `from_pretrained`; weights are loaded in float32 unless `dtype` says otherwise.
 
     Raises:
-        OSError: If there is no such model; the message names the flag.
+        OSError: If the model does not exist; the message names the flag.
         ValueError: If its files lack weights, which would be random.
     """
     if not isinstance(model, str):
@@ -67,13 +67,13 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
         raise load_error(model, error, flag=flag) from error
     check_complete(model, report, flag=flag)
     if loaded.config.output_attentions and loaded.config._attn_implementation != "eager":
-        # Fast attention has no maps to return, and transformers refuses to save a configuration that asks for both.
+        # Fast attention kernels return no maps, and transformers refuses to save a configuration that requests both.
         loaded.config.output_attentions = False
     return loaded
 
 
 def _with_adapter(folder: Path, flag: str, **kwargs: Any) -> Any:
-    """The base model of an adapter with the adapter merged into its weights."""
+    """Load the base model of an adapter and merge the adapter into its weights."""
     peft = require("peft", extra="peft", needed_by=f"the adapter in {str(folder)!r}")
     settings = read_mapping(folder / ADAPTER_FILE)
     base = settings.get("base_model_name_or_path")
@@ -85,13 +85,13 @@ def _with_adapter(folder: Path, flag: str, **kwargs: Any) -> Any:
     model = load_model(base, flag=flag, **{name: value for name, value in kwargs.items() if name != "revision"})
     try:
         with warnings.catch_warnings():
-            # It is told below, as an error.
+            # An error below reports it.
             warnings.filterwarnings("ignore", "Found missing adapter keys")
             adapted = peft.PeftModel.from_pretrained(model, str(folder))
     except UNREADABLE as error:
         raise load_error(str(folder), error, flag=flag) from error
     weights = folder / "adapter_model.safetensors"
-    # What the base model has no place for would be left out in silence, and what the folder lacks would be random.
+    # Weights that do not fit the base model would silently be dropped, and missing ones would be random.
     known = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
     differing = sorted(set(load_file(weights)) ^ set(known)) if weights.is_file() else []
     if differing:
@@ -105,17 +105,17 @@ def _with_adapter(folder: Path, flag: str, **kwargs: Any) -> Any:
 
 
 def check_complete(model: str, report: Mapping[str, Any], *, flag: str) -> None:
-    """Check that a model which is taken as it is has all its weights.
+    """Check that a model that will not be trained has all its weights.
 
     Args:
         model: Hub id or local folder.
-        report: What `from_pretrained` says of the loading.
-        flag: The argument that carried the model, for the error.
+        report: The loading info of `from_pretrained`.
+        flag: The argument that named the model, for the error message.
 
     Raises:
         ValueError: If weights are missing; the message names them.
     """
-    # Those of a head first: their names are short.
+    # List those of a head first: their names are short.
     missing = sorted(report["missing_keys"], key=lambda name: (name.count("."), name))
     if missing:
         raise ValueError(
@@ -125,12 +125,12 @@ def check_complete(model: str, report: Mapping[str, Any], *, flag: str) -> None:
 
 
 def load_error(model: str, error: Exception, *, flag: str) -> OSError:
-    """The error for a model that cannot be loaded: it names the flag, and says what is wrong with the name.
+    """The error for a model that cannot be loaded: it names the flag and explains the reason.
 
     Args:
         model: Hub id or local folder.
-        error: What transformers said.
-        flag: The argument that carried it.
+        error: The error that transformers raised.
+        flag: The argument that named it.
     """
     if isinstance(error, torch.OutOfMemoryError):
         raise error
@@ -151,17 +151,17 @@ def load_error(model: str, error: Exception, *, flag: str) -> OSError:
 
 
 def _damage(folder: Path) -> str | None:
-    """The first file of a model's folder that can be seen to be damaged: libraries do not always name it."""
+    """The first damaged file in a model's folder; libraries do not always name it."""
     files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     return next(filter(None, map(damage_of_file, files)), None)
 
 
 def load_skeleton(folder: str, *, flag: str) -> Any:
-    """The model that a folder's configuration describes, on the meta device: shapes and names without weights.
+    """Make the model of a folder's configuration on the meta device: shapes and names without weights.
 
     Args:
         folder: Local folder or Hub id.
-        flag: The argument that carried it, for the error.
+        flag: The argument that named it, for the error message.
 
     Raises:
         OSError: If there is no configuration; the message names the flag.
@@ -170,16 +170,16 @@ def load_skeleton(folder: str, *, flag: str) -> Any:
     try:
         with torch.device("meta"):
             if not issubclass(model_class, PreTrainedModel):
-                # An `AutoModel` is no class to be called; it finds its own.
+                # An `AutoModel` cannot be instantiated; it finds the class by itself.
                 return model_class.from_config(config)
             return model_class(config, **options)
     except UNREADABLE as error:
         raise load_error(folder, error, flag=flag) from error
 
 
-# Ends of the names of classes with a head of pretraining.
+# Endings of the names of classes with a pretraining head.
 _PRETRAINING = ("ForMaskedLM", "ForPreTraining")
-# Classes of this package, so that a folder of one loads although transformers does not know it.
+# Model types of this package, which transformers does not know.
 _OWN_TYPES = {"bigru": "hf_distill.students.recurrent"}
 
 
@@ -196,15 +196,15 @@ def _config_and_class(model: str, flag: str, **revision: Any) -> tuple[Any, Any,
     own = sys.modules.get(_OWN_TYPES.get(config.model_type, ""))
     model_class = getattr(own or transformers, name, None) or _registered_class(config, name) or AutoModel
     if name.endswith(_PRETRAINING) and find_file(model, MODULES_FILE, **revision) is not None:
-        # Many sentence encoders name the class that they were pretrained with, whose head they do not have.
+        # Many sentence encoders name the class of their pretraining, although they do not have its head.
         model_class = modeling_auto.MODEL_MAPPING.get(type(config), model_class)
-    # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
+    # A pooler that the checkpoint lacks would be random, and nothing here uses a base model's pooler.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     return config, model_class, {"add_pooling_layer": False} if has_pooler else {}
 
 
 def find_file(model: str, file: str, revision: str | None = None) -> str | None:
-    """Path of a file of a model, or `None` if the model has none of that name.
+    """Path of a file of a model, or `None` if the model does not have it.
 
     Args:
         model: Hub id or local folder.
@@ -225,7 +225,7 @@ def find_file(model: str, file: str, revision: str | None = None) -> str | None:
 
 
 def named_architectures(config: PreTrainedConfig) -> list[str]:
-    """Names of the classes that a configuration is for.
+    """Names of the classes that a configuration lists.
 
     Raises:
         ValueError: If the field holds something else.
@@ -248,12 +248,12 @@ def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
 
     Args:
         name: Hub id or local folder.
-        flag: The argument that carried it, for the error.
+        flag: The argument that named it, for the error message.
         revision: Branch, tag or commit.
 
     Raises:
-        OSError: If there is none. `AutoTokenizer` makes one without words of a folder that has a configuration only,
-            and every word would become the unknown token.
+        OSError: If there is none. From a folder with only a configuration, `AutoTokenizer` would make a tokenizer
+            without a vocabulary, for which every word is the unknown token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
@@ -262,10 +262,10 @@ def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
     except ImportError:
         raise
     except Exception as error:
-        # Of a damaged file the tokenizers library raises whatever it stumbles over.
+        # For a damaged file the tokenizers library raises many kinds of errors.
         reason = _damage(Path(name).expanduser()) or repr(error)
         raise OSError(f"`{flag}`: the tokenizer of {name!r} cannot be read: {reason}") from error
-    # Tokenizers of characters and bytes need no vocabulary file: theirs is larger than their special tokens too.
+    # Tokenizers of characters and bytes have no vocabulary file, but they too have more than their special tokens.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise OSError(
             f"`{flag}`: {name!r} has no tokenizer files (tokenizer.json, vocab.txt, …). Save the model's tokenizer "
@@ -280,7 +280,7 @@ def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
 
 
 def update_digest(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
-    """Add names and values of weights to a running hash."""
+    """Add the names and values of weights to a running hash."""
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode())
         for part in _plain_tensors(tensor.detach()):
@@ -288,7 +288,7 @@ def update_digest(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def checksum_of_embeddings(model: Any) -> str | None:
-    """Return a checksum of a model's embeddings, which tell models of one shape apart; `None` if it has none."""
+    """Return a checksum of a model's embeddings, which distinguishes models of the same shape; `None` without any."""
     try:
         weight = model.get_input_embeddings().weight
     except (AttributeError, NotImplementedError):
@@ -299,7 +299,7 @@ def checksum_of_embeddings(model: Any) -> str | None:
 
 
 def _plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Return the plain tensors that a tensor is made of: itself, or the integers and scales of a quantised one."""
+    """The plain tensors inside a tensor: itself, or the integers and scales of a quantised tensor."""
     if not hasattr(tensor, "__tensor_flatten__"):
         yield tensor
         return

@@ -1,7 +1,7 @@
 """The model card of a student, rendered from facts alone.
 
-A card says nothing that was not handed in: numbers that were not measured and sections without facts are left out.
-The facts are plain data and lie beside the card as `distillation.json`, so that a card can be rendered again.
+A card states only the facts that were provided: missing measurements and sections without facts are left out. The
+facts are plain data and lie beside the card as `distillation.json`, so that a card can be rendered again.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from hf_distill.storage.files import read_json, write_json
 from hf_distill.storage.plain_values import as_hint
 
 TEMPLATE = "model_card.md"
-# Names of labels that a card lists; the configuration has all.
+# Maximum number of labels on a card; the configuration has all of them.
 MAX_LABELS = 30
-# Of fewer rows a score is told with what one of them changes.
+# If fewer rows were scored, the card says how much a single row changes the score.
 FEW_ROWS = 1_000
-# Folder names that tell a reader nothing.
+# Folder names that are meaningless to a reader.
 _SAYS_NOTHING = re.compile(r"(?i)model|final|best|last|weights|checkpoint-\d+|snapshots|[0-9a-f]{40}")
-# Columns of the table of scores that are shown where any score has them, left and right of the ratio.
+# Optional columns of the table of scores, shown if any score has a value, before and after the ratio.
 _SCORE_COLUMNS = ("teacher", "baseline", "majority")
 _SCORE_ORIGIN = ("rows", "seed", "commit")
-# The Hub's names for what a sentence encoder and a reranker do, and the tags by which that ecosystem finds them.
+# The Hub's pipeline tags for sentence encoders and rerankers, and further tags for finding them.
 SENTENCES = "sentence-similarity"
 RERANKING = "text-ranking"
 _TAGS = {
     SENTENCES: ("sentence-transformers", SENTENCES, "feature-extraction"),
     RERANKING: ("sentence-transformers", "cross-encoder", "reranker"),
 }
-# What the card says beside a speed-up.
+# Fields that the card shows beside a speed-up.
 _SPEED_FIELDS = ("num_batches", "batch_size", "seq_length", "device", "dtype")
 
 
@@ -50,21 +50,21 @@ class ModelFacts:
     """A teacher or student.
 
     Attributes:
-        name: What a reader should call it.
-        hub_id: Its id on the Hub; `None` for a local model, which the card's metadata then does not mention.
+        name: Name for readers.
+        hub_id: Its id on the Hub; `None` for a local model, which is then not in the card's metadata.
         revision: Commit on the Hub.
         architecture: Model class.
-        num_layers: Layers.
+        num_layers: Number of layers.
         hidden_size: Width.
         num_heads: Attention heads.
         intermediate_size: Feed-forward width.
         vocab_size: Tokens in the vocabulary.
-        vector: How a sentence encoder makes one vector of a text, and its width.
-        parameters: All parameters.
-        embedding_parameters: Those of the embeddings.
-        bytes: Weights on disk.
-        lineage: Where it comes from in turn, such as "fine-tuned on GLUE SST-2 for 3 epochs".
-        licence: Its licence as known.
+        vector: How a sentence encoder pools a text into one vector, and the width of the vector.
+        parameters: Number of all parameters.
+        embedding_parameters: Number of parameters of the embeddings.
+        bytes: Size of the weights on disk.
+        lineage: Its own origin, such as "fine-tuned on GLUE SST-2 for 3 epochs".
+        licence: Its licence, if known.
     """
 
     name: str
@@ -103,13 +103,13 @@ class ObjectiveFacts:
 
 @dataclass
 class CorpusFacts:
-    """The text that the student learnt from.
+    """The text that the student was trained on.
 
     Attributes:
-        name: What a reader should call it.
+        name: Name for readers.
         hub_id: Its id on the Hub.
         description: How it was made.
-        licence: Its licence as known.
+        licence: Its licence, if known.
         statistics: Numbers about it, such as sentences, tokens, anchors, engine.
     """
 
@@ -122,7 +122,7 @@ class CorpusFacts:
 
 @dataclass
 class ScoreFacts:
-    """One metric on one split of one task, as measured: `None` where a model was not evaluated.
+    """One metric on one split of one task, as measured; `None` for models that were not evaluated.
 
     Attributes:
         task: Name of the task, such as `glue/sst2`.
@@ -131,13 +131,13 @@ class ScoreFacts:
         student: Score of the student.
         teacher: Score of the teacher.
         baseline: Score of the same student trained on the labels without a teacher.
-        hub_dataset: Data set on the Hub for the model index; default: the task's name.
+        hub_dataset: Data set on the Hub for the model index; by default the task's name.
         hub_config: Its configuration.
-        complete: Whether the split is the complete official one; the card marks the others.
-        rows: Rows that were scored.
+        complete: Whether the split is the complete official one; the card marks other splits.
+        rows: Number of rows that were scored.
         seed: Seed of the run.
-        commit: Commit of this package that it was measured with.
-        task_type: The Hub's name for the task, where it is not that of the model.
+        commit: Commit of this package at the measurement.
+        task_type: The Hub's name for the task, if it differs from the model's.
         majority: Score of always predicting the most frequent label.
         constant: The only label that the student predicts; `None` if it predicts several.
     """
@@ -166,12 +166,12 @@ class ScoreFacts:
 
 @dataclass
 class ExampleFacts:
-    """What the student said about one input.
+    """The student's output for one input.
 
     Attributes:
-        inputs: What it was given, under the names of the Hub's widgets: `text`, `context`, `source_sentence`, ...
-        printed: What the card's code prints for it.
-        output: Answers with their scores as the Hub's widget shows them, the likeliest first; none for other kinds.
+        inputs: The inputs, named as in the Hub's widgets: `text`, `context`, `source_sentence`, ...
+        printed: The output of the card's code.
+        output: Answers with scores for the Hub's widget, most likely first; empty for other kinds of models.
     """
 
     inputs: dict[str, Any]
@@ -184,11 +184,11 @@ class OnnxFacts:
     """ONNX files of the student.
 
     Attributes:
-        folder: Where they lie in the repository, with a slash at its end; empty beside the card.
+        folder: Path of the files in the repository, with a trailing slash; empty if they are beside the card.
         bytes: `onnx` and `onnx_int8` -> size of the file.
-        difference: Largest difference of any output in fp32 from PyTorch's.
-        int8_difference: Likewise in int8.
-        metric: Name of the score.
+        difference: Largest difference of any fp32 output from PyTorch's.
+        int8_difference: Largest difference of any int8 output from PyTorch's.
+        metric: Name of the metric.
         scores: `pytorch`, `onnx` and `onnx_int8` -> score.
     """
 
@@ -202,43 +202,43 @@ class OnnxFacts:
 
 @dataclass
 class CardFacts:
-    """Everything that a card may say.
+    """All facts that a card can state.
 
     Attributes:
         model_name: Title of the card and name in the model index.
         teacher: The teacher; several for multi-teacher distillation.
         student: The student.
-        objectives: What it learnt from the teacher.
+        objectives: The objectives of the distillation.
         layer_map: Which student layer learnt from which teacher layer, in words.
-        initialisation: How the student's weights began.
+        initialisation: Origin of the student's first weights.
         corpus: The text of the distillation.
-        adaptation: What came after the distillation, in words, such as fine-tuning on labels.
+        adaptation: Training after the distillation, in words, such as fine-tuning on labels.
         updates: Optimizer steps of the distillation.
-        rows_per_update: Rows of each.
+        rows_per_update: Rows of each optimizer step.
         seed: Seed of the distillation.
-        scale: At what scale it was trained, beside the paper's, in words.
+        scale: The scale of the training compared with the paper's, in words.
         settings: Training settings that differ from the defaults.
         curves: Term -> pairs (step, value), as logged.
         scores: Scores, the headline first.
         speed: Record of `benchmark.speed.SpeedComparison.to_dict`.
         commands: Commands that reproduce the student, in order.
         seconds: Wall-clock seconds of the whole job.
-        hardware: Machine that it ran on.
+        hardware: Machine of the run.
         versions: Package -> version.
         limits: Known limits, one sentence each.
         citations: Keys of `hub.citations` or BibTeX entries.
         language: ISO codes.
         licence: Licence of the student, as an id of the Hub.
-        tags: Tags besides those that follow from the facts.
+        tags: Tags in addition to those that follow from the facts.
         pipeline_tag: Task of the Hub's widget, such as `text-classification`.
-        task: The task on whose labels the student was fine-tuned at last.
+        task: The task on whose labels the student was last fine-tuned.
         labels: Names of the classes, in the order of the head's outputs.
-        text_pairs: Whether a row is two texts.
-        several_labels: Whether a row may have several of the labels.
-        writes: Whether it is an encoder that writes texts (`EncoderForGeneration`).
-        base_model: Id on the Hub of the model whose weights it began with, where that is no teacher.
-        example: What the student said about a text.
-        onnx: ONNX files that were made of it; beside the card, where it has no other weights.
+        text_pairs: Whether a row has two texts.
+        several_labels: Whether a row may have several labels.
+        writes: Whether it is an encoder that generates text (`EncoderForGeneration`).
+        base_model: Hub id of the model that its first weights came from, if that is not a teacher.
+        example: The student's output for a text.
+        onnx: Its ONNX files; beside the card, if it has no other weights.
     """
 
     model_name: str
@@ -278,7 +278,7 @@ class CardFacts:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CardFacts:
-        """Facts from a mapping of the fields, as in a YAML file.
+        """Read facts from a mapping of the fields, as in a YAML file.
 
         Raises:
             ValueError: If a field is unknown or a required one is missing.
@@ -291,7 +291,7 @@ def render_card(facts: CardFacts) -> str:
     """The card as Markdown with its YAML header.
 
     Raises:
-        ValueError: If a citation is unknown, or the record of the speed is none.
+        ValueError: If a citation is unknown, or the speed record is invalid.
     """
     name = facts.student.hub_id or facts.student.name
     language = facts.language[0] if facts.language else "en"
@@ -309,7 +309,7 @@ def render_card(facts: CardFacts) -> str:
         writes=facts.writes,
         **shown,
     )
-    # Its code runs in a copy of the folder, where the tokenizer lies too.
+    # The code on the card runs in a copy of the folder, which contains the tokenizer too.
     onnx = facts.onnx and onnx_usage(".", facts.onnx.folder, language, facts.onnx.bytes, facts.pipeline_tag, **shown)
     text = render_template(
         TEMPLATE,
@@ -373,7 +373,7 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
 
 
 def _widget(facts: CardFacts) -> list[dict[str, Any]] | None:
-    """The example as the Hub's widget reads it, which takes one text or named texts, but no pairs."""
+    """The example for the Hub's widget, which takes one text or named texts, but no pairs."""
     if facts.example is None or facts.text_pairs:
         return None
     output = {"output": facts.example.output} if facts.example.output else {}
@@ -381,7 +381,7 @@ def _widget(facts: CardFacts) -> list[dict[str, Any]] | None:
 
 
 def limits_of(facts: CardFacts) -> list[str]:
-    """The limits that follow from the facts: seeds and rows of the scores, labels, texts, what was never scored."""
+    """The limits that follow from the facts: seeds and rows of the scores, labels, texts, missing scores."""
     limits = []
     seeds = {score.seed for score in facts.scores if score.seed is not None}
     if facts.scores and len(seeds) <= 1:
@@ -393,7 +393,7 @@ def limits_of(facts: CardFacts) -> list[str]:
         if score.rows
     ]
     if not facts.scores:
-        limits.append("Not scored on any task: what it is good for is to be measured first.")
+        limits.append("Not scored on any task: measure its quality on your own task first.")
     if facts.labels and facts.several_labels:
         limits.append(f"It knows its {len(facts.labels)} labels and no others.")
     elif facts.labels:
@@ -405,9 +405,9 @@ def limits_of(facts: CardFacts) -> list[str]:
 
 
 def shown_name(path: str) -> str:
-    """Return the name of a model for readers: its id on the Hub or the name of its folder, never a path.
+    """Return the name of a model for readers: its Hub id or the name of its folder, never a path.
 
-    A folder whose name says nothing (`model`, `checkpoint-500`) is called by the folder around it.
+    If a folder's name is meaningless (`model`, `checkpoint-500`), the name of its parent folder is used.
     """
     stored = re.search(r"models--([^/\\]+)[/\\]snapshots[/\\]", path)
     if stored:
@@ -421,19 +421,19 @@ def shown_name(path: str) -> str:
 
 
 def hub_id_of(model: str) -> str | None:
-    """The id on the Hub that names a model; `None` where it is a folder of this machine."""
+    """The Hub id of a model; `None` for a local folder."""
     return None if Path(model).expanduser().exists() else model
 
 
 def linked(name: str, hub_id: str | None) -> str:
-    """The name of a model with a link to its page on the Hub, where it has one."""
+    """The name of a model, with a link to its page on the Hub if it has one."""
     return f"[{name}](https://huggingface.co/{hub_id})" if hub_id else name
 
 
 def write_model_card(folder: str | os.PathLike[str], facts: CardFacts) -> Path:
     """Write the card (`README.md`) and its facts (`distillation.json`) into a model folder.
 
-    Neither has a secret or a folder of this machine in it, whatever the facts say.
+    Neither contains a secret or a local folder, whatever the facts say.
 
     Returns:
         Path of the card.
@@ -449,14 +449,14 @@ def read_facts(folder: str | os.PathLike[str]) -> CardFacts:
     """Read the facts beside a card.
 
     Raises:
-        FileNotFoundError: If the folder has none.
+        FileNotFoundError: If the folder has no facts.
         ValueError: If they have unknown fields.
     """
     return CardFacts.from_dict(read_json(Path(folder) / FACTS_FILE))
 
 
 def curves_from_log(log_history: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """The loss and every term of it from a trainer's `state.log_history`; evaluations and totals are left out."""
+    """The loss and its terms from a trainer's `state.log_history`; evaluations and totals are left out."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for entry in log_history:
         for name, value in entry.items():
@@ -468,10 +468,10 @@ def curves_from_log(log_history: Iterable[Mapping[str, Any]]) -> dict[str, list[
 def downsample_curves(
     curves: Mapping[str, Sequence[tuple[int, float]]], num_rows: int = 10
 ) -> list[tuple[int, list[float | None]]]:
-    """At most `num_rows` logged steps, evenly spread, the first and the last among them.
+    """At most `num_rows` logged steps, evenly spaced, including the first and the last.
 
     Returns:
-        Rows (step, value per curve), `None` where a curve has no value at that step.
+        Rows (step, value of each curve), with `None` for a curve without a value at that step.
     """
     steps = sorted({step for points in curves.values() for step, _ in points})
     if len(steps) > num_rows:
@@ -482,29 +482,29 @@ def downsample_curves(
 
 
 def _distinct(items: Iterable[str | None]) -> list[str]:
-    """Items in order, without `None` and copies."""
+    """Items in order, without `None` and duplicates."""
     return list(dict.fromkeys(item for item in items if item))
 
 
 def _is_known(scores: Iterable[ScoreFacts], name: str) -> bool:
-    """Whether any score has a value of that name."""
+    """Whether any score has a value for that field."""
     return any(getattr(score, name) is not None for score in scores)
 
 
 def _cell(value: Any) -> str:
-    """A value inside a table: bars would end the cell, line breaks the row."""
+    """Format a value as a table cell: bars would end the cell, line breaks the row."""
     text = _number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def _code(value: Any) -> str:
-    """A value between marks of code, on one line; a mark within it does not end it."""
+    """Format a value as inline code on one line; a backtick in it does not end the code."""
     text = " ".join(str(value).split())
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def _number(value: Any) -> str:
-    """Whole numbers with separators, others with four significant digits; a dash where there is none."""
+    """Integers with separators, other numbers with four significant digits; a dash for a missing number."""
     if value is None:
         return "–"
     if isinstance(value, int):

@@ -1,7 +1,7 @@
-"""Push a student or a corpus to the Hub: one commit, and nothing in it that `hub.selection` does not name.
+"""Pushes a student or a corpus to the Hub as one commit, with only the files that `hub.selection` selects.
 
-Weights and shards are uploaded one by one before the commit, so that a push that was broken off goes on with the file
-that is missing when it is repeated; readers of the repository never see half of it.
+Weights and shards are uploaded one by one before the commit. So an interrupted push continues with the missing files
+when it is repeated, and readers of the repository never see a partial upload.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from .selection import (
 from .usage import quoted
 
 logger = logging.getLogger(__name__)
-# The tag in the cards of models and of corpora.
+# The tag in the cards of models and corpora that were made with this package.
 OUR_TAG = "hf_distill"
-# What stands before the name of a model or corpus in the code of a card.
+# Code on a card that precedes the name of a model or corpus.
 _LOADING = ("from_pretrained(", "load_dataset(", "SentenceTransformer(", "CrossEncoder(", "model=")
 
 
@@ -47,11 +47,11 @@ class Target:
     """The repository that a push goes to.
 
     Attributes:
-        repo: `name` or `owner/name`; with the owner once `open_repository` has seen it.
+        repo: `name` or `owner/name`; includes the owner once `open_repository` has been called.
         repo_type: `model` or `dataset`.
-        private: Whether others must not see it.
-        revision: Branch; the main one if `None`.
-        token: Token of the Hub; that of HF_TOKEN or `hf auth login` if `None`.
+        private: Whether the repository must be private.
+        revision: Branch; `None` for the main one.
+        token: Token for the Hub; `None` takes that of HF_TOKEN or `hf auth login`.
     """
 
     repo: str
@@ -62,12 +62,12 @@ class Target:
 
     @property
     def api(self) -> HfApi:
-        """A client, of the Hub that is configured now."""
+        """A client for the configured Hub."""
         return HfApi(endpoint=constants.ENDPOINT, token=self.token, library_name="hf_distill")
 
     @property
     def url(self) -> str:
-        """The page of what was pushed."""
+        """The page of the repository."""
         kind = "datasets/" if self.repo_type == "dataset" else ""
         return f"{constants.ENDPOINT}/{kind}{self.repo}" + (f"/tree/{self.revision}" if self.revision else "")
 
@@ -80,7 +80,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Pushed:
-    """A push that is done: what was uploaded, where to, in which commit."""
+    """The result of a push: what was uploaded, where to, and in which commit."""
 
     selection: Selection
     target: Target
@@ -96,20 +96,20 @@ def push_folder(
     token: str | None = None,
     commit_message: str | None = None,
 ) -> Pushed:
-    """Upload the folder of a student or a corpus as one commit; the repository and the branch are made if missing.
+    """Upload the folder of a student or a corpus as one commit; repository and branch are created if missing.
 
     Args:
-        folder: What `distill`, `evaluate` or `build_corpus` wrote.
+        folder: A folder that `distill`, `evaluate` or `build_corpus` wrote.
         repo: `name` or `owner/name`.
-        private: Make the repository private; one that exists and is public is refused.
-        revision: Branch to push to, begun at the main one if it does not exist.
-        token: Token of the Hub; that of HF_TOKEN or `hf auth login` if `None`.
+        private: Whether the repository is private; an existing public repository is refused.
+        revision: Branch to push to; a new branch starts from the main one.
+        token: Token for the Hub; `None` takes that of HF_TOKEN or `hf auth login`.
         commit_message: Title of the commit.
 
     Raises:
         ValueError: If the folder holds nothing to push (see `select_files`).
-        PushError: If the Hub cannot be reached or does not take it. The folder is as it was, and the message ends
-            with the command that goes on.
+        PushError: If the Hub cannot be reached or refuses the upload. The local folder is unchanged, and the message
+            ends with the command that continues.
     """
     selection = select_files(folder)
     target = Target(repo, selection.repo_type, private, revision, token)
@@ -124,14 +124,14 @@ def kept_note(target: Target, folder: str | os.PathLike[str]) -> str:
 
 
 def open_repository(target: Target) -> Target:
-    """Make sure that a push will find its repository and branch, and that they are meant for it.
+    """Check or create the repository and branch of a push, and check that they are meant for it.
 
     Returns:
-        The target with its owner.
+        The target, with its owner.
 
     Raises:
-        PushError: If the Hub is switched off, there is no token, the repository is public although it should be
-            private, or it holds something else.
+        PushError: If offline mode is on, there is no token, the repository is public although it should be private, or
+            it holds something else.
     """
     check_reachable(target.token)
     api = target.api
@@ -154,7 +154,7 @@ def open_repository(target: Target) -> Target:
 
 
 def upload(selection: Selection, target: Target, commit_message: str | None = None) -> CommitInfo:
-    """Upload what was selected, and take weights or shards of an earlier push away that are no more."""
+    """Upload the selected files, and delete weights or shards of an earlier push that no longer exist."""
     api = target.api
     where = {"repo_id": target.repo, "repo_type": target.repo_type, "revision": target.revision}
     if not selection.has(CARD_FILE):
@@ -166,7 +166,7 @@ def upload(selection: Selection, target: Target, commit_message: str | None = No
     ]
     for addition in additions:
         if is_data_file(addition.path_in_repo, target.repo_type):
-            # Each file is uploaded on its own before the commit: a push that is repeated need not upload it again.
+            # Upload each file before the commit: a repeated push need not upload it again.
             api.preupload_lfs_files(additions=[addition], free_memory=False, **where)  # type: ignore[arg-type]
     gone = [
         CommitOperationDelete(path)
@@ -178,9 +178,9 @@ def upload(selection: Selection, target: Target, commit_message: str | None = No
 
 
 def _check_content(target: Target, paths: list[str]) -> None:
-    """Refuse to write over what this library has not pushed, as the card's tags or the facts beside it would say."""
+    """Refuse to overwrite content that hf_distill did not push, recognised by the card's tags or its facts."""
     if set(paths) <= {".gitattributes", ".gitignore", CARD_FILE, "LICENSE"}:
-        return  # Every new repository begins with these.
+        return  # Every new repository begins with these files.
     tags: list[str] = []
     if CARD_FILE in paths:
         card = target.api.hf_hub_download(target.repo, CARD_FILE, repo_type=target.repo_type, revision=target.revision)
@@ -193,20 +193,20 @@ def _check_content(target: Target, paths: list[str]) -> None:
 
 
 STATISTICS_FILE = "statistics.json"
-# Files of transformers and peft in which a model's own folder may stand.
+# Files of transformers and peft that may contain the local path of a model.
 CONFIGURATIONS = ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json")
-# Their fields that hold a path or an id; of any other field a text that looks like a path may be a token.
+# Their fields that hold a path or an id; in other fields a text that looks like a path may be a token.
 _PATHS = ("name_or_path", "_file", "cache_dir", "model_name", "tokenizer_class_path", "auto_mapping")
 
 
 def contents(selection: Selection, path: str, repo: str) -> Path | bytes:
-    """Return a file as it is uploaded: itself, or its text without what is private.
+    """Return a file as it is uploaded: the file itself, or its text without private parts.
 
-    A card loads the model or corpus from its repository; nothing has a secret or a folder of this machine in it.
+    A card's code is changed to load the model or corpus from its repository; secrets and local folders are removed.
 
     Args:
-        selection: What is uploaded.
-        path: One of its files.
+        selection: The selected files.
+        path: One of them.
         repo: Id of the repository.
     """
     source = selection.folder / path
@@ -228,7 +228,7 @@ def contents(selection: Selection, path: str, repo: str) -> Path | bytes:
 
 
 def _local_names(selection: Selection) -> list[str]:
-    """Return the names that the card of this folder gives to the model or corpus."""
+    """Return the names by which the card in this folder refers to the model or corpus."""
     if selection.repo_type == "dataset":
         return [LOCAL_FOLDER]
     if not selection.has(FACTS_FILE):
@@ -238,14 +238,14 @@ def _local_names(selection: Selection) -> list[str]:
 
 
 def _configuration(source: Path) -> Path | bytes:
-    """The file itself if nothing in it is private, else its text without that."""
+    """The file itself if nothing in it is private, else its text without the private parts."""
     values = read_json(source)
     shown = without_secrets(_without_folders(values))
     return source if shown == values else _as_json(shown)
 
 
 def _without_folders(values: Any) -> Any:
-    """A configuration in which the fields of paths do not say where this machine has its folders."""
+    """Remove local folders from the path fields of a configuration."""
     if isinstance(values, list):
         return [_without_folders(item) for item in values]
     if not isinstance(values, Mapping):

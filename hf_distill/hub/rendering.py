@@ -14,7 +14,7 @@ from hf_distill.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 
-# What the cards of corpora say, and no other.
+# Only the cards of corpora contain this text.
 _OF_CORPUS = "corpus made with `hf_distill`"
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -28,14 +28,14 @@ def render_template(
     autoescape: bool = False,
     **values: Any,
 ) -> str:
-    """Return the text of a template; a value that it names and that is not given is an error.
+    """Render a template; a value that it uses but that is not given is an error.
 
     Args:
-        name: Its file.
-        filters: What it may apply to values.
-        templates: Folder that it lies in.
-        autoescape: Whether it is HTML, so that values are text and no tags.
-        values: What it names.
+        name: File name of the template.
+        filters: Filters that it may use.
+        templates: Folder of the template.
+        autoescape: Whether it is HTML, so that values are escaped.
+        values: Values that it uses.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates),
@@ -50,7 +50,7 @@ def render_template(
 
 
 def write_card_text(path: Path, text: str) -> Path:
-    """Write a card; a `README.md` that lay there is kept beside it, and said, unless it is such a card of ours.
+    """Write a card; an existing `README.md` is kept under another name, with a warning, unless hf_distill wrote it.
 
     Returns:
         The card.
@@ -61,6 +61,6 @@ def write_card_text(path: Path, text: str) -> Path:
         kept = next(name for name in names if not name.exists())
         path.rename(kept)
         logger.warning(
-            f"{path} is the card now; the one that lay there is of something else and is kept as {kept.name}."
+            f"{path} is the card now; the README.md that was there is about something else and is kept as {kept.name}."
         )
     return write_text(path, text)

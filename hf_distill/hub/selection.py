@@ -1,6 +1,6 @@
-"""Selects the files of a folder that belong on the Hub: those that a rule names, and nothing else.
+"""Selects the files of a folder that belong on the Hub: only files that a rule names.
 
-Every other file is left out with its reason: a student's folder also holds checkpoints, projections, the state of the
+Every other file is left out with a reason: a student's folder also holds checkpoints, projections, the state of the
 optimizer, logs, and models that it was compared with.
 """
 
@@ -20,14 +20,14 @@ from hf_distill.storage.plain_values import NotFiniteError, listed
 
 RepoType = Literal["model", "dataset"]
 WHAT: dict[RepoType, str] = {"model": "student", "dataset": "corpus"}
-# What a run leaves beside a student: its card, the facts on it, and the results.
+# Files that a run writes beside a student: its card, the facts of the card, and the results.
 CARD_FILE, FACTS_FILE, RESULTS_FILE = "README.md", "distillation.json", "results.json"
-# What an export measured.
+# The measurements of an export.
 EXPORT_FILE = "export.json"
-# What a sentence encoder is made of: in every folder of sentence-transformers.
+# The modules of a sentence encoder, in every folder of sentence-transformers.
 MODULES_FILE = "modules.json"
 
-# Files that a reader would mix up with the new ones if an earlier push had left some there.
+# Files of an earlier push that readers would confuse with the new ones.
 WEIGHTS = (
     "model.safetensors",
     "model-*-of-*.safetensors",
@@ -51,7 +51,7 @@ _TOKENIZER = (
     "chat_template.jinja",
 )
 _TEXTS = (CARD_FILE, "LICENSE*", "NOTICE*")
-# What this library and optimum write beside an ONNX file.
+# Files that this library and optimum write beside an ONNX file.
 _ONNX_SETTINGS = (
     *("config.json", "generation_config.json", "quantize_config.json", "ort_config.json"),
     *(EXPORT_FILE, RESULTS_FILE, FACTS_FILE),
@@ -77,7 +77,7 @@ ALLOWED: dict[RepoType, tuple[str, ...]] = {
     "dataset": (*_TEXTS, *SHARDS, "statistics.json", "figures/*.png"),
 }
 
-# Patterns that are left out even where another pattern allows them; one without a slash fits any part of the path.
+# Patterns that are left out even if another pattern allows them; one without a slash matches any part of the path.
 _PICKLE = "a pickle, which runs code when it is read; a student's weights are safetensors"
 DENIED: tuple[tuple[str, str], ...] = (
     ("_*", "begins with an underscore: belongs to the run (projections, markers of stages)"),
@@ -101,7 +101,7 @@ DENIED: tuple[tuple[str, str], ...] = (
     ("*.pkl", _PICKLE),
     ("*.ckpt", _PICKLE),
 )
-_OUTDATED = "made of other weights than those beside it: `hf-distill export` makes it anew"
+_OUTDATED = "made from other weights than those beside it: `hf-distill export` makes it again"
 # Jobs that make teachers.
 _NO_STUDENTS = {"teach": "hf-distill teach", "mlm": "hf-distill mlm"}
 # Names of weights in the trained module that are not the student's.
@@ -110,7 +110,7 @@ _NOT_OF_A_STUDENT = ("teacher.", "student.", "objectives.")
 
 @dataclass(frozen=True)
 class PushedFile:
-    """A file that is uploaded: its path in the folder and on the Hub, and its bytes."""
+    """A file that is uploaded: its path in the folder and on the Hub, and its size in bytes."""
 
     path: str
     size: int
@@ -118,7 +118,7 @@ class PushedFile:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that stays where it is, with the reason."""
+    """A file that is not uploaded, with the reason."""
 
     path: str
     size: int
@@ -132,8 +132,8 @@ class Selection:
     Attributes:
         folder: The folder.
         repo_type: `model` for a student, `dataset` for a corpus.
-        files: What is uploaded, by path.
-        left_out: What is not, by path.
+        files: The files to upload, by path.
+        left_out: The other files, by path.
     """
 
     folder: Path
@@ -155,8 +155,8 @@ def select_files(folder: str | os.PathLike[str]) -> Selection:
     """Sort the files of a student's or a corpus's folder into those for the Hub and the others.
 
     Raises:
-        ValueError: If the folder holds neither a student nor a corpus, or a teacher, or weights that are not only
-            the student's.
+        ValueError: If the folder holds neither a student nor a corpus, or it holds a teacher, or weights that are not
+            only the student's.
     """
     root = Path(folder).expanduser()
     repo_type = _repo_type(root)
@@ -174,13 +174,13 @@ def select_files(folder: str | os.PathLike[str]) -> Selection:
 
 
 def checksum_of_weights(folder: str | os.PathLike[str]) -> str:
-    """The checksums of a model's weights, one after the other; empty where the folder has none."""
+    """The checksums of all weight files of a model; empty if the folder has none."""
     files = {file for pattern in WEIGHTS for file in Path(folder).expanduser().glob(pattern)}
     return " ".join(checksum_of(file) for file in sorted(files))
 
 
 def onnx_is_outdated(folder: str | os.PathLike[str]) -> bool:
-    """Whether the ONNX files in a model's folder were made of other weights than those that are there now."""
+    """Whether the ONNX files in a model's folder were made from other weights than the current ones."""
     try:
         made_of = read_json(Path(folder).expanduser() / "onnx" / EXPORT_FILE).get("weights")
     except (OSError, ValueError, AttributeError):
@@ -194,10 +194,10 @@ def is_data_file(path: str, repo_type: RepoType) -> bool:
 
 
 def _repo_type(root: Path) -> RepoType:
-    """Return the kind of repository that the folder belongs in: a model or a data set.
+    """Return the kind of repository for the folder: a model or a data set.
 
     Raises:
-        ValueError: If that is nothing that is pushed.
+        ValueError: If the folder holds nothing that can be pushed.
     """
     if not root.is_dir():
         raise ValueError(f"There is no folder {str(root)!r}.{close_path(root)}")
@@ -234,7 +234,7 @@ def _kind(root: Path) -> RepoType | None:
 
 
 def _job(root: Path) -> Any:
-    """The job that wrote the folder, as its results say."""
+    """The job that wrote the folder, from its results."""
     try:
         results = read_json(root / RESULTS_FILE)
     except (OSError, ValueError):
@@ -243,7 +243,7 @@ def _job(root: Path) -> Any:
 
 
 def _walk(root: Path, repo_type: RepoType) -> Iterator[tuple[str, int]]:
-    """Every file by its path inside the folder, with its bytes; of linked folders those that may be pushed."""
+    """Every file by its path inside the folder, with its size; in linked folders only files that may be pushed."""
     inside = {path.partition("/")[0] for path in (*ALLOWED[repo_type], *_files_of_modules(root)) if "/" in path}
     linked = [folder for folder in root.iterdir() if folder.name in inside and folder.is_symlink()]
     for path in sorted({*root.rglob("*"), *(path for folder in linked for path in folder.rglob("*"))}):
@@ -252,7 +252,7 @@ def _walk(root: Path, repo_type: RepoType) -> Iterator[tuple[str, int]]:
 
 
 def _reason(path: str, repo_type: RepoType, root: Path) -> str | None:
-    """Why a file is left out; `None` if it is uploaded."""
+    """The reason why a file is left out; `None` if it is uploaded."""
     parts = PurePosixPath(path).parts
     for pattern, reason in DENIED:
         if any(fnmatchcase(part, pattern) for part in parts):
@@ -268,7 +268,7 @@ def _reason(path: str, repo_type: RepoType, root: Path) -> str | None:
 
 
 def _files_of_modules(root: Path) -> set[str]:
-    """Files of the modules of a sentence encoder: those of the encoder itself stand in `ALLOWED`."""
+    """Files of the modules of a sentence encoder, without those of the encoder itself, which are in `ALLOWED`."""
     try:
         modules = read_json(root / MODULES_FILE)
     except (OSError, ValueError):
@@ -280,7 +280,7 @@ def _files_of_modules(root: Path) -> set[str]:
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
-    """Whether a path matches one of the patterns part by part: a star matches no slash."""
+    """Whether a path matches one of the patterns, part by part: a star does not match a slash."""
     parts = path.split("/")
     return any(
         len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
@@ -289,9 +289,9 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _check_weights(selection: Selection) -> None:
-    """Check that weights are finite and the student's alone: sharded strategies save the whole trained module.
+    """Check that weights are finite and only the student's: sharded strategies save the whole trained module.
 
-    A sentence encoder is only pushed with the weights of all its modules.
+    A sentence encoder is pushed only with the weights of all its modules.
     """
     modules = _files_of_modules(selection.folder)
     for left in selection.left_out:
@@ -299,7 +299,7 @@ def _check_weights(selection: Selection) -> None:
         if weights != left.path and weights in modules and not selection.has(weights):
             raise ValueError(
                 f"{str(selection.folder / left.path)!r} is {_PICKLE}, and the sentence encoder lacks these weights "
-                "without it: load it with `SentenceTransformer` and save it anew."
+                "without it: load it with `SentenceTransformer` and save it again."
             )
     for file in selection.files:
         if selection.repo_type == "model" and file.path.endswith(".safetensors"):
@@ -307,7 +307,7 @@ def _check_weights(selection: Selection) -> None:
 
 
 def check_weight_file(path: Path) -> None:
-    """Check that the weights in a safetensors file are finite and those of a student; one tensor is read at a time.
+    """Check that the weights in a safetensors file are finite and only a student's; tensors are read one at a time.
 
     Raises:
         NotFiniteError: If a weight is not finite; the message names file and tensors.
@@ -330,5 +330,5 @@ def check_weight_file(path: Path) -> None:
 
 
 def _is_finite(values: Any) -> bool:
-    """Whether a tensor has no NaN and no infinity; numbers of one byte are rounded weights and not looked at."""
+    """Whether a tensor has no NaN and no infinity; one-byte numbers are quantised weights and are not checked."""
     return not values.is_floating_point() or values.itemsize == 1 or bool(values.isfinite().all())

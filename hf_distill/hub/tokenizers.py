@@ -1,7 +1,7 @@
-"""Tokenizers are compared by what they do to text, not by their vocabulary alone.
+"""Compares tokenizers by their effect on text, not only by their vocabulary.
 
-Two sides that read the same `input_ids` must have cut the same tokens from the text: of words in any case, with
-accents, of any script, with the same special tokens around them, alone and in pairs, and cut at the same end.
+Two models that read the same `input_ids` need the same tokens for every text: words in any case, with accents, in any
+script, with the same special tokens around them, alone and in pairs, and truncated at the same side.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# Case, accents, compatibility forms, scripts, spaces, marks, contractions, numbers.
+# Case, accents, compatibility forms, scripts, spaces, punctuation, contractions, numbers.
 TEXTS = (
     "The quick Brown FOX doesn't jump over 1,234.56 lazy dogs (U.S.A., 2026)!",
     "École naïve café Straße ŒUVRE İstanbul Ångström e\u0301te\u0301",
@@ -39,7 +39,7 @@ CUT_AT = 6
 
 
 class Probe(NamedTuple):
-    """A text that tokenizers are tried on: its second part, if it is a pair, and where it is cut, if it is."""
+    """A text for comparing tokenizers, with its second text if it is a pair, and the truncation length if any."""
 
     text: str
     pair: str | None = None
@@ -47,7 +47,7 @@ class Probe(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The first probe of which two tokenizers make different things, and what each makes of it."""
+    """The first probe for which two tokenizers differ, and the tokens of each."""
 
     probe: Probe
     theirs: list[str]
@@ -55,11 +55,11 @@ class Difference(NamedTuple):
 
 
 def probes_of(tokenizer: Any, *, pairs: bool) -> Iterator[Probe]:
-    """Texts that show the rules of a tokenizer, words of its own vocabulary among them.
+    """Yield texts that reveal the rules of a tokenizer, including words of its own vocabulary.
 
     Args:
-        tokenizer: Whose words and special tokens they hold.
-        pairs: Whether pairs of texts are among them.
+        tokenizer: Tokenizer whose words and special tokens are included.
+        pairs: Whether to include pairs of texts.
     """
     yield from (Probe(text) for text in TEXTS)
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
@@ -69,7 +69,7 @@ def probes_of(tokenizer: Any, *, pairs: bool) -> Iterator[Probe]:
     words = " ".join(tokenizer.convert_tokens_to_string([token]).strip() for token in chosen)
     yield from (Probe(text) for text in dict.fromkeys((words, words.lower(), words.upper(), words.title())))
     yield from (Probe(f"a {token} b") for token in sorted(special))
-    # Added tokens may be found inside words, and may take the spaces around them.
+    # Added tokens may match inside words, and may absorb the spaces around them.
     added = sorted(getattr(tokenizer, "get_added_vocab", dict)())
     yield from (Probe(f"a{token}b {token} {token.upper()}") for token in added[:WORDS] if token not in special)
     yield Probe(LONG, max_length=CUT_AT)
@@ -79,18 +79,18 @@ def probes_of(tokenizer: Any, *, pairs: bool) -> Iterator[Probe]:
 
 
 def encode(tokenizer: Any, probe: Probe) -> tuple[list[int], list[int] | None]:
-    """Ids of a probe, and the segment of each where the tokenizer gives segments."""
+    """Ids of a probe, and the segment of each id if the tokenizer returns segments."""
     cut = {} if probe.max_length is None else {"truncation": True, "max_length": probe.max_length}
     texts = (probe.text,) if probe.pair is None else (probe.text, probe.pair)
     with _cutting_as_before(tokenizer):
-        # No warning that a probe is longer than what the model reads.
+        # Suppress the warning that a probe is longer than the model's limit.
         encoded = tokenizer(*texts, verbose=False, **cut)
     return list(encoded["input_ids"]), encoded.get("token_type_ids")
 
 
 @contextmanager
 def _cutting_as_before(tokenizer: Any) -> Iterator[None]:
-    """Give a tokenizer back the length at which it cut before: what is saved has that of the last call."""
+    """Restore the truncation of a tokenizer afterwards: it is saved with the setting of the last call."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     before: Any = getattr(backend, "truncation", None)
     try:
@@ -103,13 +103,13 @@ def _cutting_as_before(tokenizer: Any) -> Iterator[None]:
 
 
 def first_difference(theirs: Any, ours: Any, *, pairs: bool = False) -> Difference | None:
-    """The first text of which two tokenizers make different tokens or segments; `None` if there is none.
+    """The first text for which two tokenizers give different tokens or segments; `None` if there is none.
 
-    A model whose tokenizer gives no segments was never told of any: they are compared only where it does.
+    A model whose tokenizer returns no segments was trained without them: they are compared only if it returns them.
 
     Args:
         theirs: The tokenizer that a model was trained with.
-        ours: The tokenizer that it is to read with.
+        ours: The tokenizer that it will be used with.
         pairs: Whether it will read pairs.
     """
     if theirs is ours or not all(isinstance(side, PreTrainedTokenizerBase) for side in (theirs, ours)):
@@ -128,14 +128,14 @@ def first_difference(theirs: Any, ours: Any, *, pairs: bool = False) -> Differen
 
 
 def warn_of_other_rules(name: str, tokenizer: Any) -> None:
-    """Warn where a folder's `tokenizer.json` reads plain words otherwise than the tokenizer that was loaded from it.
+    """Warn if a folder's `tokenizer.json` tokenizes plain words differently from the tokenizer that was loaded.
 
-    transformers makes a tokenizer of some classes anew from its vocabulary and the settings in
-    `tokenizer_config.json`; a tokenizer that was trained with other rules is not what its model knows any more.
+    transformers rebuilds tokenizers of some classes from their vocabulary and the settings in `tokenizer_config.json`;
+    if the original rules were different, the model gets other tokens than in its training.
 
     Args:
         name: Local folder, or a Hub id whose files are in the cache.
-        tokenizer: What was loaded from it.
+        tokenizer: The tokenizer that was loaded from it.
     """
     path: Any = Path(name).expanduser() / "tokenizer.json"
     if not path.is_file():
@@ -159,7 +159,7 @@ def warn_of_other_rules(name: str, tokenizer: Any) -> None:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """A hash of a tokenizer's tokens, their ids, and what it makes of texts; `none` for what has no vocabulary."""
+    """A hash of a tokenizer's tokens, their ids, and its results for texts; `none` without a vocabulary."""
     if not hasattr(tokenizer, "get_vocab"):
         return "none"
     facts: list[Any] = [sorted(tokenizer.get_vocab().items())]
@@ -171,15 +171,15 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def ids_of_same_pieces(theirs: Any, ours: Any) -> list[int] | None:
     """Map every id of one tokenizer to the id of the same piece in another, larger one.
 
-    So it is where a vocabulary was trimmed: both cut text by the same rules, and one has some of the other's pieces,
-    in their order. Text that a piece is missing for is cut into smaller ones, which the larger tokenizer has too.
+    This works for a trimmed vocabulary: both tokenizers have the same rules, and one has some of the other's pieces,
+    in the same order. Text with a missing piece is split into smaller pieces, which the larger tokenizer has too.
 
     Args:
         theirs: The tokenizer with more pieces.
         ours: The tokenizer with some of them.
 
     Returns:
-        The ids; `None` where the rules or the order differ, a piece is unknown there, or one of them is not a fast
+        The ids; `None` if the rules or the order differ, a piece is unknown to `theirs`, or one of them is not a fast
         tokenizer.
     """
     if not (getattr(theirs, "is_fast", False) and getattr(ours, "is_fast", False)):
@@ -188,11 +188,11 @@ def ids_of_same_pieces(theirs: Any, ours: Any) -> list[int] | None:
     (their_rules, their_scores, their_merges), (our_rules, our_scores, our_merges) = _rules(theirs), _rules(ours)
     if their_rules != our_rules or not ids.keys() >= numbers.keys():
         return None
-    # Scores that were written and read may differ in their last digit.
+    # Scores may differ in the last digit after they were written and read.
     if not all(math.isclose(their_scores.get(piece, math.nan), score) for piece, score in our_scores.items()):
         return None
     kept = set(our_merges)
-    # Merges count by their order.
+    # The order of merges is significant.
     if [merge for merge in their_merges if merge in kept] != our_merges:
         return None
     order = sorted(numbers, key=lambda piece: numbers[piece])
@@ -205,7 +205,7 @@ def ids_of_same_pieces(theirs: Any, ours: Any) -> list[int] | None:
 
 
 def _rules(tokenizer: Any) -> tuple[dict[str, Any], dict[str, float], list[tuple[str, ...]]]:
-    """Return what decides how a text is split, besides the vocabulary: rules without ids, scores of pieces, merges."""
+    """Return everything but the vocabulary that decides how a text is split: rules without ids, scores, merges."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     model = rules["model"]
     vocabulary, merges = model.pop("vocab", {}), model.pop("merges", None) or []
@@ -220,7 +220,7 @@ def _rules(tokenizer: Any) -> tuple[dict[str, Any], dict[str, float], list[tuple
 
 
 def _leave_out_ids(processor: Any) -> None:
-    """Take the ids out of a post-processor, which names the same tokens; in place."""
+    """Remove the ids from a post-processor, in place; it also names the tokens."""
     if isinstance(processor, dict):
         for token in (processor.get("special_tokens") or {}).values():
             token["ids"] = None
@@ -232,15 +232,15 @@ def _leave_out_ids(processor: Any) -> None:
 
 
 def check_same_tokens(teacher_tokenizer: Any, student_tokenizer: Any, *, pairs: bool = False) -> None:
-    """Check that two tokenizers make the same of every text, because both models read the same `input_ids`.
+    """Check that two tokenizers give the same tokens for every text, because both models read the same `input_ids`.
 
     Args:
-        teacher_tokenizer: What the teacher was trained with.
-        student_tokenizer: What both read with.
+        teacher_tokenizer: The tokenizer that the teacher was trained with.
+        student_tokenizer: The tokenizer for both models.
         pairs: Whether the rows are pairs of texts.
 
     Raises:
-        ValueError: If they do not; the message shows where they differ and the ways out.
+        ValueError: If they differ; the message shows where, and what to do.
     """
     theirs, ours = teacher_tokenizer.get_vocab(), student_tokenizer.get_vocab()
     if theirs != ours:
@@ -251,7 +251,7 @@ def check_same_tokens(teacher_tokenizer: Any, student_tokenizer: Any, *, pairs: 
         difference = first_difference(teacher_tokenizer, student_tokenizer, pairs=pairs)
         if difference is None:
             return
-        found = f"their tokens are the same, but not what they make of text: {_shown(difference)}"
+        found = f"their tokens are the same, but they split text differently: {_shown(difference)}"
     raise ValueError(
         f"Teacher and student tokenizers differ ({found}). Use the teacher's tokenizer as `processing_class`, and "
         "create the student from the teacher's configuration; or let each side read its own with `--align_tokenizers`."
@@ -259,7 +259,7 @@ def check_same_tokens(teacher_tokenizer: Any, student_tokenizer: Any, *, pairs: 
 
 
 def _shown(difference: Difference) -> str:
-    """Show where the tokens of two tokenizers for a probe text begin to differ."""
+    """Show where the tokens of two tokenizers for a probe begin to differ."""
     probe, theirs, ours = difference
     text = repr(probe.text[:40]) + (f" and {probe.pair[:40]!r}" if probe.pair else "")
     start = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), 0)

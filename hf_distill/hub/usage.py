@@ -1,4 +1,4 @@
-"""Code with which a reader of a card tries the model (`templates/usage.md`): a pipeline, or else a few lines."""
+"""Code on a card with which readers try the model (`templates/usage.md`): a pipeline, or a few lines."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ rows = tokenizer({given}, return_tensors="np")
 inputs = {{item.name: rows[item.name]{row} for item in session.get_inputs()}}
 {shown}"""
 
-# What the graph of a model is asked for, where it has no `logits`.
+# The output to request from a model's ONNX graph if it has no `logits`.
 _OUTPUTS = {"sentence-similarity": "sentence_embedding", "feature-extraction": "last_hidden_state"}
 _SPAN = """start, end = session.run(["start_logits", "end_logits"], inputs)
 print(tokenizer.decode(rows["input_ids"][0, int(start[0].argmax()) : int(end[0].argmax()) + 1]))"""
 
-# What a pipeline of transformers answers, with the options that `usage.md` gives it.
+# The pipelines of transformers, with the options that `usage.md` passes.
 PIPELINES: dict[str, dict[str, Any]] = {
     "text-classification": {},
     "token-classification": {"aggregation_strategy": "simple"},
     "fill-mask": {},
 }
-# Models for which `usage.md` loads model and tokenizer itself: transformers 5 has no pipeline for them.
+# For these `usage.md` loads model and tokenizer explicitly: transformers 5 has no pipeline for them.
 _WITHOUT_PIPELINE = ("question-answering", "multiple-choice")
 
 
@@ -83,19 +83,19 @@ def usage(
     writes: bool = False,
     inputs: Mapping[str, Any] | None = None,
 ) -> str | None:
-    """Python that loads the model and tries it on a text that suits it.
+    """Python code that loads the model and tries it on a suitable text.
 
     Args:
-        name: What the model is loaded by.
-        pipeline_tag: The Hub's name for what it does.
-        language: ISO code of its texts; English where there is no text in that language.
+        name: Name or path to load the model from.
+        pipeline_tag: The Hub's pipeline tag of the model.
+        language: ISO code of its texts; English is used if there are no examples in that language.
         pairs: Whether it reads two texts at once.
         several: Whether a text may have several labels.
-        writes: Whether it is an encoder that writes (`EncoderForGeneration`).
-        inputs: Other texts to show, as `example_inputs` gives them.
+        writes: Whether it is an encoder that generates text (`EncoderForGeneration`).
+        inputs: Other texts to show, from `example_inputs`.
 
     Returns:
-        The code; `None` where what the model does is unknown.
+        The code; `None` if the tag is unknown.
     """
     shown: dict[str, Any] = _shown_texts(pipeline_tag, language, inputs, pairs=pairs)
     values: dict[str, Any] = {"name": quoted(name), "pipeline_tag": pipeline_tag, "several": several, "writes": writes}
@@ -103,8 +103,8 @@ def usage(
 
 
 def quoted(text: Any) -> str:
-    """A text, or a list or mapping of texts, as Python has it."""
-    # JSON writes all of them alike.
+    """A text, or a list or mapping of texts, as a Python literal."""
+    # The JSON form is valid Python for all of them.
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -116,11 +116,11 @@ def pipeline_options(pipeline_tag: str, *, several: bool = False) -> dict[str, A
 def example_inputs(
     pipeline_tag: str | None, mask_token: str | None, *, language: str = "en", pairs: bool = False
 ) -> dict[str, Any] | None:
-    """The texts of `usage` under the names of the Hub's widgets; `None` where there is no widget for texts.
+    """The texts of `usage`, named as in the Hub's widgets; `None` if the Hub has no text widget for the tag.
 
     Args:
-        pipeline_tag: The Hub's name for what the model does.
-        mask_token: That of its tokenizer, for the gap of a masked language model.
+        pipeline_tag: The Hub's pipeline tag of the model.
+        mask_token: Mask token of its tokenizer, for the gap of a masked language model.
         language: ISO code of its texts.
         pairs: Whether it reads two texts at once.
     """
@@ -140,7 +140,7 @@ def example_inputs(
 def _shown_texts(
     pipeline_tag: str | None, language: str, inputs: Mapping[str, Any] | None, *, pairs: bool
 ) -> dict[str, str]:
-    """The texts of a snippet, as Python has them; of kinds that have an example these inputs, in place of ours."""
+    """The texts of a snippet as Python literals; `inputs` replace them for tags that have an example."""
     texts = _TEXTS.get(language, _TEXTS["en"])
     first, second = texts["pair"]
     given: dict[str, Any] = {**texts, "texts": [first, second]}
@@ -167,13 +167,13 @@ def onnx_usage(
     """Python that runs the smallest of a student's ONNX files.
 
     Args:
-        name: What its tokenizer is loaded by.
-        folder: Where the files lie, with a slash at its end; empty where that is the working folder.
+        name: Name or path to load the tokenizer from.
+        folder: Path of the files, with a trailing slash; empty for the working folder.
         language: ISO code of its texts.
-        files: Which there are: `onnx`, `onnx_int8`.
-        pipeline_tag: The Hub's name for what it does: of a multiple choice the texts are one row.
+        files: The available files: `onnx`, `onnx_int8`.
+        pipeline_tag: The Hub's pipeline tag; the texts of a multiple choice are one row.
         pairs: Whether it reads two texts at once.
-        inputs: Other texts to show, as `example_inputs` gives them.
+        inputs: Other texts to show, from `example_inputs`.
     """
     file = "model_quantized.onnx" if "onnx_int8" in files else "model.onnx"
     text = _shown_texts(pipeline_tag, language, inputs, pairs=pairs)
@@ -196,7 +196,7 @@ def onnx_usage(
 
 
 def parts(name: str, pipeline_tag: str | None, *, writes: bool = False) -> str | None:
-    """Python that loads model and tokenizer; `None` where `usage` does that already."""
+    """Python code that loads model and tokenizer; `None` if `usage` does that already."""
     if not writes and pipeline_tag in _WITHOUT_PIPELINE:
         return None
     auto_class = "AutoModelForMaskedLM" if writes else _AUTO_CLASSES.get(pipeline_tag or "", "AutoModel")

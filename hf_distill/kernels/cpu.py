@@ -1,14 +1,15 @@
-"""Faster arithmetic on the CPU: oneDNN's path for fp32 products, and packed weights and attention of frozen models.
+"""Faster arithmetic on the CPU: oneDNN for fp32 products, and packed weights and sliced attention for frozen models.
 
-**Products.** `configure_fp32_matmul` chooses the library that multiplies in fp32, after checking what it computes.
+**Products.** `configure_fp32_matmul` chooses the library for fp32 products, after checking its precision.
 
-**Packed linear layers.** Autocast keeps the casts of weights that are trained for as long as its context lasts; those
-of frozen weights it makes anew at every use. oneDNN moreover brings every weight into the order of its kernel before
-it multiplies. Both take time that does not depend on the rows (`benchmarks/teacher_speed.py`), and are saved here.
+**Packed linear layers.** Autocast caches the casts of trainable weights within its context, but casts frozen weights
+again at every use. In addition, oneDNN reorders every weight for its kernel before each product. The time for both
+does not depend on the number of rows (`benchmarks/teacher_speed.py`), and is saved here.
 
-**Attention in slices.** PyTorch's fused attention for CPUs multiplies small tiles by a path of its own, not by the one
-that was chosen for fp32 products. Where that is oneDNN's, two such products and a softmax over a few rows at a time
-are faster, in float32 the more so the shorter the rows. The slice bounds the memory: its scores stay in the cache.
+**Attention in slices.** PyTorch's fused attention for CPUs multiplies small tiles with its own code, not with the
+library chosen for fp32 products. If that library is oneDNN, two of its products and a softmax over a few rows at a
+time are faster; in float32 the shorter the rows, the larger the gain. A slice limits the memory: its scores stay in
+the cache.
 
 Shape legend: B batch, T queries, U keys, A attention heads, D head size.
 """
@@ -27,14 +28,14 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-# A product in true fp32 is off by some 4e-7, one whose inputs were rounded to bf16 by some 3e-3.
+# The relative error of a true fp32 product is about 4e-7; with inputs rounded to bf16 it is about 3e-3.
 MAX_FP32_ERROR = 1e-5
-# Numbers of a weight that are compared before every use of what was packed of it.
+# Number of sampled values of a weight that are compared before every use of its packed copy.
 SAMPLES = 256
-# Queries that attention in slices takes. Scores are float32 for all of them, as in SDPA; so are the weights, which
-# SDPA rounds.
+# Dtypes of queries for attention in slices. Scores are always computed in float32, as in SDPA; so are the attention
+# weights, which SDPA rounds.
 DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
-# Most scores of a slice that is more than one row: 4 MB.
+# Maximum scores of a slice of more than one row: 4 MB.
 SLICE_SCORES = 2**20
 
 MatmulMode = Literal["auto", "strict", "fast"]
@@ -44,7 +45,7 @@ MatmulMode = Literal["auto", "strict", "fast"]
 
 
 def matmul_error() -> float:
-    """Relative error of one fp32 product as it is computed now, against float64."""
+    """Relative error of an fp32 product under the current setting, compared with float64."""
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(64, 256, generator=generator)
     right = torch.randn(256, 64, generator=generator)
@@ -53,21 +54,21 @@ def matmul_error() -> float:
 
 
 def fast_products_in_force() -> bool:
-    """Whether fp32 products on the CPU take oneDNN's path now."""
+    """Whether fp32 products on the CPU currently use oneDNN's fast path."""
     backend = getattr(getattr(torch.backends, "mkldnn", None), "matmul", None)
     return backend is not None and backend.fp32_precision == "bf16"
 
 
 def configure_fp32_matmul(mode: MatmulMode = "auto") -> str:
-    """Send fp32 products on the CPU to oneDNN's bf16-allowed path where that is still true fp32 arithmetic.
+    """Let oneDNN compute fp32 products on the CPU with its bf16-allowed setting, where that still is fp32 arithmetic.
 
-    On processors without bf16 matrix units the switch only changes the library that multiplies (about twice as fast
-    on AMD); on those with such units it would really round to bf16. `auto` therefore switches, measures the error of
-    a small product, and switches back if it is more than fp32 rounding. `fast` keeps the switch in any case,
-    `strict` never sets it.
+    On processors without bf16 matrix units the setting only changes the library (about twice as fast on AMD); on
+    processors with such units, inputs really would be rounded to bf16. `auto` therefore changes the setting, measures
+    the error of a small product, and undoes the change if the error exceeds that of fp32. `fast` keeps the setting in
+    any case, `strict` never changes it.
 
     Returns:
-        The setting in force: `"strict"` or `"fast"`.
+        The active setting: `"strict"` or `"fast"`.
 
     Raises:
         ValueError: If `mode` is unknown.
@@ -88,38 +89,39 @@ def configure_fp32_matmul(mode: MatmulMode = "auto") -> str:
 
 
 class _Packs(dict[torch.dtype, "_PackedLinear"]):
-    """The packed weights of one layer, by arithmetic."""
+    """The packed weights of one layer, by dtype."""
 
 
 _SHARED: WeakValueDictionary[nn.Linear, _Packs] = WeakValueDictionary()
-"""Teachers that share a base model share what is packed of it; it ends with the last of them."""
+"""Teachers that share a base model share its packed weights, which are freed with the last of them."""
 
 
 class PackedLinears:
-    """Stands in for the linear layers of a model while the model runs without gradient on the CPU.
+    """Replaces the linear layers of a model while it runs on the CPU without gradients.
 
-    Under autocast the stand-ins multiply in its arithmetic, for two bytes of memory a weight; without it they need
-    oneDNN's path for fp32 products (`configure_fp32_matmul`), and cost four. Between two calls the model is as
-    it was.
+    Under autocast the replacements multiply in its dtype, and need two bytes of memory per weight; without autocast
+    they need oneDNN's path for fp32 products (`configure_fp32_matmul`), and four bytes. Between two calls the model is
+    unchanged.
 
-    A weight that was changed or replaced meanwhile is packed again. PyTorch keeps no count of changes through `.data`;
-    they are seen in a sample of the numbers: one of a tenth of the weight is, one of a few numbers may not be.
+    A weight that was changed or replaced in the meantime is packed again. PyTorch does not count changes through
+    `.data`; they are detected in a sample of the values. A change of a tenth of the weight is detected, a change of a
+    few values may not be.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Remember the linear layers of `model`; nothing is packed yet."""
+        """Collect the linear layers of `model`; nothing is packed yet."""
         self._packs = {layer: _SHARED.setdefault(layer, _Packs()) for layer in _linears(model)}
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The stand-ins compute within this context, where they may; what never runs is never packed."""
+        """Use the replacements within this context, where possible; a layer that never runs is never packed."""
         if _dtype_of_products() is None:
             yield
             return
         replaced = [layer for layer in self._packs if _can_be_packed(layer)]
         try:
             for layer in replaced:
-                # In the layer's own dictionary it hides the method of the class; `nn.Module` need not know.
+                # An entry in the instance's dictionary hides the class's method; `nn.Module` does not notice it.
                 layer.__dict__["forward"] = partial(_forward, layer, self._packs[layer])
             yield
         finally:
@@ -128,14 +130,14 @@ class PackedLinears:
 
 
 def packed_bytes(models: Iterable[nn.Module]) -> int:
-    """Memory of what is packed of the models' layers, those that they share counted once."""
+    """Memory of the models' packed layers in bytes; shared ones are counted once."""
     layers = {layer for model in models for layer in _linears(model)}
     return sum(packed.num_bytes for layer in layers for packed in _SHARED.get(layer, _Packs()).values())
 
 
 def _forward(layer: nn.Linear, packs: _Packs, x: Tensor) -> Tensor:
     dtype = _dtype_of_products()
-    # Only autocast casts what goes in, and oneDNN's own function would not say what does not fit.
+    # Only autocast casts inputs, and oneDNN's function gives no useful error for wrong shapes.
     if dtype is None or (dtype == torch.float32 and x.dtype != dtype) or x.shape[-1] != layer.in_features:
         return nn.Linear.forward(layer, x)
     packed = packs.get(dtype)
@@ -145,7 +147,7 @@ def _forward(layer: nn.Linear, packs: _Packs, x: Tensor) -> Tensor:
 
 
 class _PackedLinear:
-    """One layer's weight and bias as a kernel wants them, and what they were made of."""
+    """The packed weight and bias of a layer, and the state of the originals."""
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
         self._made_of = [_State(tensor) for tensor in _tensors(layer)]
@@ -164,12 +166,12 @@ class _PackedLinear:
 
 
 class _State:
-    """The marks by which a changed tensor is told from the same one."""
+    """A record of a tensor that shows whether it was changed."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
         self._version = tensor._version
-        # Spread over rows and columns alike.
+        # Sample values from all rows and columns.
         generator = torch.Generator().manual_seed(0)
         self._places = torch.randint(tensor.numel(), (min(SAMPLES, tensor.numel()),), generator=generator)
         self._sample = self._sample_of(tensor)
@@ -198,8 +200,8 @@ def _linears(model: nn.Module) -> Iterator[nn.Linear]:
 
 
 def _can_be_packed(layer: nn.Linear) -> bool:
-    # Somebody's own product has the say, and so have shards of a parallel strategy and quantised weights, which are
-    # tensors of classes of their own.
+    # Leave alone: subclasses with their own product, shards of a parallel strategy, and quantised weights, which are
+    # tensor subclasses.
     return (
         type(layer).forward is nn.Linear.forward
         and "forward" not in layer.__dict__
@@ -207,16 +209,16 @@ def _can_be_packed(layer: nn.Linear) -> bool:
             weight.device.type == "cpu"
             and weight.dtype == torch.float32
             and type(weight.data) is Tensor
-            and not weight.is_inference()  # which keeps no count of changes
+            and not weight.is_inference()  # such a tensor does not count its changes
             for weight in _tensors(layer)
         )
     )
 
 
 def _dtype_of_products() -> torch.dtype | None:
-    """Return the dtype in which packed layers multiply now; `None` if they would save nothing, or lose a gradient.
+    """Return the dtype in which packed layers multiply now; `None` if packing would save nothing, or lose a gradient.
 
-    It is asked at every product: parts of a model may leave autocast, and a compiler traces no tensor of oneDNN's.
+    It is checked at every product: parts of a model may leave autocast, and a compiler cannot trace oneDNN's tensors.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
@@ -226,7 +228,7 @@ def _dtype_of_products() -> torch.dtype | None:
 
 
 def _can_be_ordered(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and multiplies in this arithmetic on this processor."""
+    """Whether oneDNN is available and multiplies in this dtype on this processor."""
     if not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -238,14 +240,14 @@ def _can_be_ordered(dtype: torch.dtype) -> bool:
 def products_apply(
     module: nn.Module, query: Tensor, key: Tensor, attention_mask: Tensor | None, options: dict[str, Any]
 ) -> bool:
-    """Whether `attention_by_products` computes what SDPA would, on oneDNN's path.
+    """Whether `attention_by_products` computes the same as SDPA, with oneDNN.
 
     Args:
         module: The attention module.
         query: (B, A, T, D).
-        key: (B, A, U, D); fewer heads than the queries have are left to SDPA.
-        attention_mask: What `attention_by_products` takes.
-        options: What the model gives its attention function beside tensors and mask.
+        key: (B, A, U, D); SDPA is used if there are fewer heads than the queries have.
+        attention_mask: A mask for `attention_by_products`.
+        options: Other arguments that the model passes to its attention function.
     """
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
@@ -257,7 +259,7 @@ def products_apply(
         and not options.get("dropout")
         and all(options.get(name) is None for name in ("position_bias", "softcap", "cache"))
         and not torch.is_grad_enabled()
-        # Reentrant checkpointing runs a model in training without gradients first, and must then see the same kernel.
+        # Reentrant checkpointing first runs a training model without gradients, and must then use the same kernel.
         and not any(parameter.requires_grad for parameter in module.parameters())
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
@@ -268,14 +270,14 @@ def products_apply(
 def attention_by_products(
     query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None
 ) -> Tensor:
-    """Softmax attention. A query whose keys are all masked sees them all alike.
+    """Softmax attention. A query whose keys are all masked attends to all of them equally.
 
     Args:
         query: (B, A, T, D), of `DTYPES`.
         key: (B, A, U, D).
         value: (B, A, U, D).
-        attention_mask: Broadcast to (B, A, T, U): True where a key is seen, or numbers to add to the scores.
-        scaling: Factor of the scores; 1 / sqrt(D) if `None`.
+        attention_mask: Broadcastable to (B, A, T, U): True for a visible key, or numbers to add to the scores.
+        scaling: Factor of the scores; `None` for 1 / sqrt(D).
 
     Returns:
         (B, T, A, D), contiguous.
@@ -299,7 +301,7 @@ def attention_by_products(
 
 
 def _as_bias(mask: Tensor) -> Tensor:
-    """Return the bias to add to the scores; a mask of numbers is one already."""
+    """Return a bias to add to the scores; a mask of numbers is one already."""
     if mask.dtype != torch.bool:
         return mask
     bias = torch.zeros_like(mask, dtype=torch.float32)

@@ -1,12 +1,12 @@
 """The relation loss of MiniLMv2 on CUDA devices, in Triton: no T x T tensor is ever written.
 
-The forward pass reads both sides tile by tile and keeps, as FlashAttention does, running statistics of a softmax: the
-logarithm of its denominator for every query of every relation head, on both sides. The KL divergence of a query comes
+The forward pass reads both sides tile by tile and, as FlashAttention does, keeps running softmax statistics: the
+logarithm of the denominator for every query of every relation head, on both sides. The KL divergence of a query comes
 from the same pass. The backward pass computes the tiles again, turns them into probabilities with those statistics,
-and multiplies by the incoming gradient before it rounds to the dtype of the student.
+and multiplies by the incoming gradient before rounding to the student's dtype.
 
-Scores are sums in fp32 of products of the inputs in their own dtype; statistics, divergences and gradients are fp32.
-Nothing is added up in an order that changes (no atomics): equal inputs give equal bits.
+Scores are fp32 sums of products of the inputs in their own dtype; statistics, divergences and gradients are fp32. The
+order of every sum is fixed (no atomics), so equal inputs give bitwise equal results.
 
 Shape legend: B batch, T padded length, R relation heads, d width of one relation head, D = R * d.
 """
@@ -23,20 +23,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Triton 3.9 asks whether a product and a sum may be one operation, as they are in what was measured (docs/gpu.md).
+# Since version 3.9 Triton asks whether to fuse a product and a sum; the measurements in docs/gpu.md are with fusion.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-# The tensor cores of these and later devices multiply bf16 and tf32.
+# Compute capability from which tensor cores multiply bf16 and tf32.
 MIN_CAPABILITY = 80
-# How wide a relation head may be: wider ones take too many registers, the slices serve them.
+# Maximum width of a relation head: wider ones need too many registers, and are computed in slices instead.
 MAX_HEAD_WIDTHS = {torch.float32: 64, torch.float16: 128, torch.bfloat16: 128}
 LOG2_E = math.log2(math.e)
-# What changes from batch to batch must not be compiled into a kernel.
+# Arguments that change from batch to batch must not be specialised at compile time.
 VARYING = ["length", "s_row", "t_row"]
 
 
 @functools.cache
 def device_capability() -> int:
-    """Compute capability of the CUDA device that Triton compiles for, such as 90; 0 where it finds none."""
+    """Compute capability of the CUDA device that Triton compiles for, such as 90; 0 if there is none."""
     try:
         target = triton.runtime.driver.active.get_current_target()
     except RuntimeError:  # no driver
@@ -46,14 +46,14 @@ def device_capability() -> int:
 
 @torch.compiler.assume_constant_result
 def device_can() -> bool:
-    """Whether the kernels run on the device at hand."""
+    """Whether the kernels run on the current device."""
     return device_capability() >= MIN_CAPABILITY
 
 
 def takes(
     student_left: Tensor, student_right: Tensor, teacher_left: Tensor, teacher_right: Tensor, heads: int
 ) -> bool:
-    """Whether the kernels take a relation: a device that can, one dtype a side, and heads that are not too wide."""
+    """Whether the kernels support a relation: the device, the same dtype within a side, and the width of the heads."""
     return device_can() and all(
         left.dtype == right.dtype and left.shape[-1] // heads <= MAX_HEAD_WIDTHS.get(left.dtype, 0)
         for left, right in ((student_left, student_right), (teacher_left, teacher_right))
@@ -64,7 +64,7 @@ def takes(
 def _load_tile(
     start: tl.tensor, tokens: tl.tensor, real: tl.tensor, stride: tl.tensor, width: tl.constexpr, padded: tl.constexpr
 ) -> tl.tensor:
-    """(tokens, padded): one head of some tokens, 0 where a token is not real or beyond the head's width."""
+    """(tokens, padded): one head of some tokens, 0 for tokens that are padding and beyond the head's width."""
     columns = tl.arange(0, padded)
     where = start + tokens[:, None] * stride + columns[None, :]
     return tl.load(where, mask=real[:, None] & (columns[None, :] < width), other=0.0)
@@ -72,7 +72,7 @@ def _load_tile(
 
 @triton.jit(do_not_specialize=["length"])
 def _bounds_kernel(mask: tl.tensor, bounds: tl.tensor, length: tl.tensor, block: tl.constexpr) -> None:
-    """Of one row of the mask: first real token, one beyond the last, and how many are real."""
+    """For one row of the mask: the first real token, one after the last, and the number of real tokens."""
     row = tl.program_id(0).to(tl.int64)
     count = tl.zeros((block,), tl.int32)
     first = tl.full((block,), 0, tl.int32) + length
@@ -117,7 +117,7 @@ def _divergence_kernel(
     s_precision: tl.constexpr,
     t_precision: tl.constexpr,
 ) -> None:
-    """Statistics of `rows` queries of one head, and the sum of their divergences.
+    """Softmax statistics of `rows` queries of one head, and the sum of their divergences.
 
     All logarithms are to base 2. `factor` is log(2) / (R * B).
     """
@@ -157,7 +157,7 @@ def _divergence_kernel(
             s_scores -= s_next[:, None]
             t_scores -= t_next[:, None]
             t_exp = tl.exp2(t_scores)
-            # Differences are between scores below their own maxima: a peaked relation loses no digits to a large one.
+            # Subtract each side's maximum first: a peaked relation then loses no precision to a large score.
             gap = (gap + t_sum * (s_rise - t_rise)) * tl.exp2(-t_rise) + tl.sum(t_exp * (t_scores - s_scores), 1)
             t_sum = t_sum * tl.exp2(-t_rise) + tl.sum(t_exp, 1)
             s_sum = s_sum * tl.exp2(-s_rise) + tl.sum(tl.exp2(s_scores), 1)
@@ -208,9 +208,9 @@ def _gradient_kernel(
 ) -> None:
     """Gradient of `rows` tokens of one head.
 
-    `s_left` and `t_left` hold these tokens, `s_right` and `t_right` those they are compared with. With `as_queries`
-    the tokens are the queries of the relation, with `as_keys` its keys; a symmetric relation needs both, and its
-    scores are the same both ways. `factor` is 1 / (R * B * sqrt(d)).
+    `s_left` and `t_left` hold these tokens, `s_right` and `t_right` the tokens they are compared with. With
+    `as_queries` the tokens are the queries of the relation, with `as_keys` its keys; a symmetric relation needs both,
+    and its scores are symmetric too. `factor` is 1 / (R * B * sqrt(d)).
     """
     program = tl.program_id(0)
     blocks = tl.cdiv(length, rows)
@@ -250,7 +250,7 @@ def _gradient_kernel(
                 t_lse = tl.load(t_log + others, mask=real_others, other=0.0)[None, :]
                 change += tl.exp2(s_scores - s_lse) - tl.exp2(t_scores - t_lse)
             change = tl.where(real_others[None, :], change, 0.0)
-            # tf32 has the range of fp32 and holds 16-bit inputs exactly: small gradients survive.
+            # tf32 has the range of fp32 and represents 16-bit inputs exactly, so small gradients survive.
             if s_right.dtype.element_ty == tl.float32:
                 total += tl.dot(change, s_others, input_precision=s_precision)
             else:
@@ -262,12 +262,12 @@ def _gradient_kernel(
 
 
 def _tiles(widest: int, exact: bool, capability: int) -> dict[str, int]:
-    """Rows and columns of a tile and warps of a program: as large as spills no register (above 64, sm_80 spills one).
+    """Tile sizes and warps of a program: the largest without register spills (above 64, sm_80 spills one register).
 
     Args:
         widest: Padded width of the wider heads.
         exact: Whether a side is in fp32, which is multiplied without tensor cores.
-        capability: That of the device.
+        capability: Compute capability of the device.
     """
     stages = 2
     if exact:
@@ -282,21 +282,21 @@ def _tiles(widest: int, exact: bool, capability: int) -> dict[str, int]:
 
 
 def _precision(side: Tensor) -> str:
-    """How the scores of a side are multiplied: fp32 as the user's setting for CUDA products says."""
+    """The precision of a side's products: for fp32, the user's setting for CUDA products."""
     if side.dtype != torch.float32:
-        return "tf32"  # without meaning: the inputs are multiplied as they are
+        return "tf32"  # no effect: 16-bit inputs are multiplied exactly
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def _alike(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Both tensors of a side with the same strides, the last one 1: copies only where they are not so already."""
+    """Both tensors of a side with the same strides, the last one 1; copies are made only if needed."""
     if left.stride() != right.stride() or left.stride(-1) != 1:
         return left.contiguous(), right.contiguous()
     return left, right
 
 
 def _settings(student: Tensor, teacher: Tensor, heads: int) -> dict[str, Any]:
-    """What both kernels are compiled for, and the scales of the scores (base 2, because exponentials are)."""
+    """The compile-time settings of both kernels, and the scales of the scores (for base-2 exponentials)."""
     widths = [side.shape[-1] // heads for side in (student, teacher)]
     padded = [max(16, triton.next_power_of_2(width)) for width in widths]
     return {
@@ -326,7 +326,7 @@ def _fused_kl(
     heads: int,
     symmetric: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, and what its gradient needs: log denominators of student and teacher (2, B, R, T), bounds (B, 3)."""
+    """The loss, and inputs of its gradient: log denominators of student and teacher (2, B, R, T), bounds (B, 3)."""
     batch, length, _ = student_left.shape
     student_left, student_right = _alike(student_left, student_right)
     teacher_left, teacher_right = _alike(teacher_left, teacher_right)
@@ -338,7 +338,7 @@ def _fused_kl(
     flags = mask.view(torch.uint8)
     sides = student_left, student_right, teacher_left, teacher_right
     factor = math.log(2) / (heads * batch)
-    with torch.cuda.device_of(mask):  # Triton starts kernels on the current device
+    with torch.cuda.device_of(mask):  # Triton launches kernels on the current device
         _bounds_kernel[(batch,)](flags, bounds, length, block=256, num_warps=1)
         _divergence_kernel[(programs,)](
             *sides, flags, bounds, *log_sums.unbind(), divergences, length, heads, factor, **settings
@@ -360,7 +360,7 @@ def _fused_gradient(
     as_queries: bool,
     as_keys: bool,
 ) -> Tensor:
-    """Gradient (B, T, D) by `student`, times `incoming`; the others are what its tokens are compared with."""
+    """Gradient (B, T, D) with respect to `student`, times `incoming`; `..._others` are the tensors compared with."""
     batch, length, width = student.shape
     student, student_others = _alike(student, student_others)
     teacher, teacher_others = _alike(teacher, teacher_others)
@@ -389,7 +389,7 @@ def _shapes_of_kl(
     heads: int,
     symmetric: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tell the compiler the shapes of the results of `_fused_kl`."""
+    """Tell the compiler the shapes of the outputs of `_fused_kl`."""
     batch, length, _ = student_left.shape
     log_sums = mask.new_empty(2, batch, heads, length, dtype=torch.float32)
     return log_sums.new_empty(()), log_sums, mask.new_empty(batch, 3, dtype=torch.int32)
@@ -397,7 +397,7 @@ def _shapes_of_kl(
 
 @_fused_gradient.register_fake
 def _shape_of_gradient(incoming: Tensor, student: Tensor, *others: Any) -> Tensor:
-    """Tell the compiler the shape of the result of `_fused_gradient`."""
+    """Tell the compiler the shape of the output of `_fused_gradient`."""
     return student.new_empty(student.shape)
 
 
@@ -408,7 +408,7 @@ def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
 
 
 def _gradients(ctx: Any, incoming: Tensor, *of_statistics: Tensor | None) -> tuple[Tensor | None, ...]:
-    """One gradient for a symmetric relation, which stands for both sides, else one a side."""
+    """For a symmetric relation a single gradient, which covers both inputs, else one for each input."""
     left, right, t_left, t_right, mask, log_sums, bounds = ctx.saved_tensors
     found: list[Tensor | None] = [None, None]
     common = mask, log_sums, bounds, ctx.heads
@@ -441,12 +441,12 @@ def fused_relation_kl(
     Args:
         student_left: (B, T, D), the rows of the relation; fp32, fp16 or bf16 (see `takes`).
         student_right: (B, T, D), its columns.
-        teacher_left: (B, T, D) with a D and a dtype of its own.
+        teacher_left: (B, T, D), with its own D and dtype.
         teacher_right: (B, T, D).
         mask: (B, T) bool.
         heads: R, which divides both widths.
-        symmetric: Whether rows and columns are one tensor, on both sides: the gradient of `student_left` is then the
-            whole gradient.
+        symmetric: Whether the rows and columns of the relation are the same tensor, on both sides; the gradient of
+            `student_left` is then the whole gradient. whole gradient.
     """
     sides = student_left, student_right, teacher_left, teacher_right
     return _fused_kl(*sides, mask.contiguous(), heads, symmetric)[0]

@@ -1,4 +1,4 @@
-"""Linear layers fitted in closed form, by ridge regression whose ridge the data choose.
+"""Linear layers fitted in closed form by ridge regression; the ridge parameter is chosen from the data.
 
 Shape legend: N rows of a batch, I input width, O output width.
 """
@@ -10,34 +10,34 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-# Ridges to choose from, in units of the mean square of the inputs: little text asks for more than much text.
+# Ridge parameters to choose from, in units of the mean square of the inputs: less text needs a larger one.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-# Of every so many batches, one chooses the ridge.
+# One of this many batches is used to choose the ridge parameter.
 CHOOSING_EVERY = 5
 
 
 class LinearFit:
-    """Changes linear layers of one input to give what they should, by as little as does: ridge regression of the rest.
+    """Fits linear layers with a common input to target outputs: ridge regression of the change of their weights.
 
-    The ridge is the one with which a fit to four fifths of the batches has the least error on the last fifth; the
-    layers are then fitted to all of them. A single batch takes the middle one.
+    The ridge parameter is the one for which a fit to four fifths of the batches has the smallest error on the last
+    fifth; the layers are then fitted to all batches. With a single batch the middle one is used.
 
     Args:
-        linears: The layers, all with a bias or none; their outputs stand side by side in the goals.
+        linears: The layers, all with or all without a bias; the targets are their outputs side by side.
     """
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.linears = linears
         self._widths = [linear.out_features for linear in linears]
-        # A column of ones stands for the bias.
+        # A column of ones represents the bias.
         width = linears[0].in_features + (linears[0].bias is not None)
         shapes = [(width, columns) for columns in (width, sum(self._widths))]
-        # Inputs times inputs and inputs times goals, of the batches that are fitted and of those that choose.
+        # Products of inputs with inputs and of inputs with targets, for the fitting batches and the choosing batches.
         self._sums = [[torch.zeros(shape, dtype=torch.float64) for shape in shapes] for _ in range(2)]
         self._batches = 0
 
     def add(self, x: Tensor, goal: Tensor) -> None:
-        """Count a batch: inputs (N, I), and what the layers should make of them, (N, sum of O)."""
+        """Add a batch: inputs (N, I), and the target outputs of the layers, (N, sum of O)."""
         rest = goal - torch.cat([linear(x) for linear in self.linears], dim=1)
         if self.linears[0].bias is not None:
             x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
@@ -47,10 +47,10 @@ class LinearFit:
         self._batches += 1
 
     def solve(self, ridges: Sequence[float] = RIDGES) -> None:
-        """Change the layers; without a batch they stay as they are.
+        """Update the layers; without a batch they stay unchanged.
 
         Args:
-            ridges: How much a change may count, in units of the mean square of the inputs.
+            ridges: Ridge parameters to choose from, in units of the mean square of the inputs.
         """
         fitting, choosing = self._sums
         gram, products = (one + other for one, other in zip(fitting, choosing, strict=True))
@@ -68,7 +68,7 @@ class LinearFit:
 def fit_linear(
     linears: Sequence[nn.Linear], pairs: Iterable[tuple[Tensor, Tensor]], ridges: Sequence[float] = RIDGES
 ) -> None:
-    """Fit linear layers of one input to batches of inputs and goals (see `LinearFit`)."""
+    """Fit linear layers with a common input to batches of inputs and targets (see `LinearFit`)."""
     fit = LinearFit(linears)
     for x, goal in pairs:
         fit.add(x, goal)
@@ -76,12 +76,12 @@ def fit_linear(
 
 
 def _best_ridge(fitting: Sequence[Tensor], choosing: Sequence[Tensor], ridges: Sequence[float]) -> float:
-    """The ridge with which the fit to some batches has the least error on others.
+    """The ridge parameter for which the fit to some batches has the smallest error on others.
 
     Args:
-        fitting: Of the batches that are fitted, inputs times inputs (I, I), and inputs times goals (I, O).
-        choosing: The same of the others.
-        ridges: To choose from.
+        fitting: Products over the fitting batches: inputs with inputs (I, I), and inputs with targets (I, O).
+        choosing: The same over the other batches.
+        ridges: The values to choose from.
     """
     gram, products = fitting
     sizes, directions = torch.linalg.eigh(gram)

@@ -215,7 +215,7 @@ def test_a_damaged_note_of_a_block_is_refused(tmp_path, small_blocks):
     handle = save_index(STREAMS, tmp_path / "index", SETTINGS)
     marker = tmp_path / "index" / "blocks" / "_finished.json"
     marker.write_text(json.dumps({"files": {"000000.bin": {"rows": 3, "bytes": 1, "checksum": ""}}}))
-    with pytest.raises(ValueError, match=r"The index in .*blocks' is damaged .*build it anew"):
+    with pytest.raises(ValueError, match=r"The index in .*blocks' is damaged .*build it again"):
         handle.open()
 
 

@@ -214,7 +214,7 @@ def test_a_repository_that_cannot_have_its_name_is_refused(student):
 
 def test_limits_follow_from_the_facts():
     facts = CardFacts("small", [], ModelFacts("small"))
-    assert limits_of(facts) == ["Not scored on any task: what it is good for is to be measured first."]
+    assert limits_of(facts) == ["Not scored on any task: measure its quality on your own task first."]
     facts.scores = [ScoreFacts("mood", "accuracy", "test", 0.9, rows=200, seed=seed) for seed in (1, 1)]
     facts.labels = ["no", "yes"]
     assert limits_of(facts) == [
