@@ -1,7 +1,7 @@
-"""Keys and values that need not be computed again while an encoder writes.
+"""A key-value cache for an encoder that generates text.
 
-The attention is one that transformers calls by its name, so this works for every encoder that uses transformers'
-attention interface. The keys of a source are stored once, however many hypotheses there are: those of a source meet
+It is an attention function that is registered in transformers, so it works for every encoder that uses transformers'
+attention interface. The keys of a source are stored once for all its hypotheses, whose queries are multiplied with
 them in one product.
 
 Shape legend: B sources, K hypotheses of each, N = B * K, A attention heads, Q new tokens of a hypothesis, S padded
@@ -27,13 +27,13 @@ CACHED_ATTENTION = "hf_distill_cached_sdpa"
 
 @dataclass
 class _Layer:
-    """The keys and values that one layer has stored.
+    """The keys and values that one layer has cached.
 
     Attributes:
         source_key: (B, A, S, D).
         source_value: (B, A, S, D).
-        key: (N, A, T, D) of the written tokens; None before the first.
-        value: As `key`.
+        key: (N, A, T, D) of the generated tokens; None before the first.
+        value: (N, A, T, D) of the generated tokens; None before the first.
     """
 
     source_key: Tensor
@@ -43,13 +43,12 @@ class _Layer:
 
 
 class KeyValueCache:
-    """Stores what the first forward pass computes for the sources, and then for each written token.
+    """Stores the keys and values of the sources in the first forward pass, and those of each generated token later.
 
-    Of the new tokens of a later pass only the first is stored: behind it stands at most a [MASK], which is no part of
-    the text.
+    In a later pass only the first new token is stored: a [MASK] may follow it, which is not part of the text.
 
     Args:
-        source_bias: (B, 1, 1, S) to be added to scores: 0 at tokens of the sources, the smallest number elsewhere.
+        source_bias: (B, 1, 1, S) bias of the scores: 0 at real tokens of the sources, the smallest number elsewhere.
     """
 
     def __init__(self, source_bias: Tensor) -> None:
@@ -60,7 +59,7 @@ class KeyValueCache:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Let forward passes of the model, within the block, store and read keys and values here."""
+        """Within the block, let forward passes of the model read from and write to this cache."""
         self._next = 0
         token = _RUNNING.set(self)
         try:
@@ -70,25 +69,25 @@ class KeyValueCache:
         self._filled = True
 
     def select_hypotheses(self, rows: Tensor) -> None:
-        """Keep the (N',) hypotheses of those numbers, in that order."""
+        """Keep the N' hypotheses with these indices, in this order."""
         for layer in self._layers:
             if layer.key is not None and layer.value is not None:
                 layer.key, layer.value = layer.key[rows], layer.value[rows]
 
     def select_sources(self, sources: Tensor) -> None:
-        """Keep the (B',) sources of those numbers, in that order; hypotheses are selected on their own."""
+        """Keep the B' sources with these indices, in this order; hypotheses are selected separately."""
         self.source_bias = self.source_bias[sources]
         for layer in self._layers:
             layer.source_key, layer.source_value = layer.source_key[sources], layer.source_value[sources]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float) -> Tensor:
-        """Attention of new tokens to the source, to what was written, and to themselves.
+        """Attention of new tokens to the source, to earlier generated tokens, and to themselves.
 
         Args:
             query: (N, A, Q, D).
             key: (N, A, Q, D).
             value: (N, A, Q, D).
-            bias: (1, 1, Q, Q): which of the new tokens see which.
+            bias: (1, 1, Q, Q) bias that says which new tokens see which.
             scaling: Factor of the scores.
 
         Returns:
@@ -112,12 +111,12 @@ class KeyValueCache:
 
     def store_sources(self, key: Tensor, value: Tensor) -> None:
         """Store a layer's (B, A, S, D) keys and values of the first pass."""
-        # As they come they are transposed views, which every product of a later pass would copy.
+        # They are transposed views, which every product of a later pass would copy.
         self._layers.append(_Layer(key.contiguous(), value.contiguous()))
 
     @property
     def filled(self) -> bool:
-        """Whether the first pass is over."""
+        """Whether the first pass is done."""
         return self._filled
 
 
@@ -140,18 +139,18 @@ _RUNNING: ContextVar[KeyValueCache | None] = ContextVar("hf_distill_cache", defa
 def cached_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """SDPA attention of transformers that stores and reads keys and values while a cache is running.
+    """SDPA attention of transformers that reads and writes a cache if one is in use.
 
     Args:
-        module: The attention module that calls.
+        module: The calling attention module.
         query: (rows, A, tokens, D), after rotary embedding.
-        key: As `query`, with fewer heads if several query heads share one.
-        value: As `key`.
+        key: Shape as `query`, with fewer heads if several query heads share one.
+        value: Shape as `key`.
         attention_mask: Added to the scores.
-        **kwargs: `scaling` and what else `sdpa_attention_forward` takes.
+        **kwargs: `scaling` and other arguments of `sdpa_attention_forward`.
 
     Returns:
-        What `sdpa_attention_forward` returns.
+        The result of `sdpa_attention_forward`.
     """
     cache = _RUNNING.get()
     if cache is None:
@@ -170,7 +169,7 @@ def cached_attention(
 
 @contextmanager
 def caching_attention(model: Any) -> Iterator[None]:
-    """Let the attention of a transformers model, within the block, read a `KeyValueCache` that is in use."""
+    """Within the block, let the attention of a transformers model use the `KeyValueCache` that is in use."""
     before = model.config._attn_implementation
     model.set_attn_implementation(CACHED_ATTENTION)
     try:
@@ -179,6 +178,6 @@ def caching_attention(model: Any) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-# Without the mask function of the same name, transformers would leave out masks that it makes itself.
+# Without a mask function of the same name, transformers would drop the masks that it makes itself.
 AttentionInterface.register(CACHED_ATTENTION, cached_attention)
 AttentionMaskInterface.register(CACHED_ATTENTION, sdpa_mask)

@@ -1,11 +1,11 @@
-"""Beam search over many sources at once (UniLM's, as MiniLM's supplement uses it).
+"""Beam search over many sources at once (UniLM's algorithm, as used in MiniLM's supplement).
 
-Each hypothesis holds one of K places. In a step, the K best continuations of a source's open hypotheses take the
-places; those that end with the separator leave theirs to the next step's, and compete by
-`log p / ((5 + length) / 6) ** alpha`. A source is done when no open hypothesis can win any more, which does not change
-the result.
+The beam has K places for each source. In a step, the K best continuations of a source's open hypotheses are kept.
+Those that end with the separator are finished: they free their places for the next step, and are ranked by `log p /
+((5 + length) / 6) ** alpha`. A source is done when no open hypothesis can win any more; this early stop does not
+change the result.
 
-Shape legend: B open sources, K hypotheses of each (1 before the first step), N = B * K, T tokens written, V
+Shape legend: B open sources, K hypotheses of each (1 before the first step), N = B * K, T generated tokens, V
 vocabulary.
 """
 
@@ -22,17 +22,17 @@ from hf_distill.generation.cache import KeyValueCache, caching_attention
 from hf_distill.generation.packing import IGNORED, attention_bias, pack
 from hf_distill.generation.settings import GenerationSettings
 
-# Finished sources leave the batch once no more than this share is open: leaving copies the keys of the others.
+# Finished sources are removed when at most this share is open, because removal copies the keys of the others.
 _OPEN_SHARE = 0.75
 _NEVER = float("-inf")
 
 
 class Hypothesis(NamedTuple):
-    """A text.
+    """A generated text.
 
     Attributes:
-        tokens: Its ids, without the separator.
-        score: `log p / ((5 + length) / 6) ** alpha`, the separator counted in both.
+        tokens: Its token ids, without the separator.
+        score: `log p / ((5 + length) / 6) ** alpha`; the separator is included in both.
     """
 
     tokens: list[int]
@@ -40,21 +40,21 @@ class Hypothesis(NamedTuple):
 
 
 class Steps(Protocol):
-    """A source of logits for the next tokens."""
+    """A source of next-token logits."""
 
     def start(self) -> Tensor:
-        """(B, V) logits of the first token."""
+        """Return (B, V) logits of the first token."""
 
     def advance(self, rows: Tensor, tokens: Tensor) -> Tensor:
-        """(N, V) logits of the next token of hypotheses.
+        """Return (N, V) next-token logits of the hypotheses.
 
         Args:
-            rows: (N,) which hypothesis of the call before each one continues.
-            tokens: (N, T) all its tokens.
+            rows: (N,) index of the hypothesis of the previous call that each one continues.
+            tokens: (N, T) all tokens of each hypothesis.
         """
 
     def select_sources(self, sources: Tensor) -> None:
-        """Go on with the sources of those numbers; the next `advance` numbers the hypotheses of these."""
+        """Continue with the sources of these indices; the next `advance` counts only their hypotheses."""
 
 
 def beam_search(
@@ -64,20 +64,20 @@ def beam_search(
     *,
     tokenizer: Any = None,
 ) -> list[list[int]]:
-    """Write a text for each source.
+    """Generate a text for each source.
 
     Args:
         model: The model.
-        source_ids: Token ids of the sources, without the special ones around them.
-        settings: How to write.
-        tokenizer: Needed for `settings.ngram_ignore` alone.
+        source_ids: Token ids of the sources, without special tokens at the ends.
+        settings: Settings of the generation.
+        tokenizer: Needed only for `settings.ngram_ignore`.
 
     Returns:
         Token ids of the texts, in the order of the sources.
 
     Raises:
-        ValueError: If a source and what is to be written have more tokens than the model has positions, or a token of
-            `settings.ngram_ignore` is none.
+        ValueError: If a source and its text have more tokens than the model has positions, or a token of
+            `settings.ngram_ignore` is unknown.
     """
     return [found.tokens for found in best_hypotheses(model, source_ids, settings, tokenizer=tokenizer)]
 
@@ -89,10 +89,10 @@ def best_hypotheses(
     *,
     tokenizer: Any = None,
 ) -> list[Hypothesis]:
-    """Write a text for each source as `beam_search` does, with its score."""
+    """Generate a text for each source as `beam_search` does, with its score."""
     _check_length(model, source_ids, settings)
     repeatable = _ignored_ids(model, settings, tokenizer)
-    # Sources of like length share a batch; the longest come first, so that memory runs out at once or never.
+    # Batch sources of similar length, longest first, so that an out-of-memory error occurs at once or never.
     order = sorted(range(len(source_ids)), key=lambda index: -len(source_ids[index]))
     found: dict[int, Hypothesis] = {}
     with evaluating(model), caching_attention(model.masked_lm):
@@ -108,12 +108,12 @@ class Search:
     """Beam search over one batch of sources.
 
     Args:
-        steps: What gives the logits.
+        steps: Source of the logits.
         num_sources: B at the start.
-        settings: How to write.
+        settings: Settings of the generation.
         ids: The special ids.
         repeatable: Tokens whose n-grams may repeat.
-        device: Where the logits are.
+        device: Device of the logits.
     """
 
     def __init__(
@@ -128,22 +128,22 @@ class Search:
         self.steps = steps
         self.settings = settings
         self.separator = ids.separator
-        # Special tokens, which no text contains; what embeddings have beyond the vocabulary is no token.
+        # Special tokens are never generated; neither are rows of the embeddings beyond the vocabulary.
         self.unwritable = [ids.begin, ids.mask, ids.pad]
         self.vocabulary_size = ids.vocabulary_size
         self.repeatable = repeatable
         self.results = [Hypothesis([], _NEVER)] * num_sources
-        # Of the open sources: their number, their best ended score, scores and tokens of their open hypotheses.
+        # For the open sources: indices, best finished score, and scores and tokens of their open hypotheses.
         self.sources = torch.arange(num_sources, device=device)
         self.best = torch.full((num_sources,), _NEVER, device=device)
         self.scores = torch.zeros(num_sources, 1, device=device)
         self.tokens = torch.zeros(num_sources, 1, 0, dtype=torch.long, device=device)
 
     def run(self) -> list[Hypothesis]:
-        """The best hypothesis of each source.
+        """Return the best hypothesis of each source.
 
         Raises:
-            ValueError: If the model's logits are no numbers.
+            ValueError: If the model's logits are NaN.
         """
         logits = self.steps.start()
         while True:
@@ -163,12 +163,12 @@ class Search:
             logits: (N, V).
 
         Returns:
-            (B, K) the number of the hypothesis that each one continues.
+            (B, K) index of the hypothesis that each new one continues.
         """
         num_sources, before = self.scores.shape
         normalizer = logits.logsumexp(dim=-1, keepdim=True)
         if normalizer.isnan().any():
-            raise ValueError("The model's logits are no numbers (nan): its training has diverged.")
+            raise ValueError("The model's logits are NaN: its training has diverged.")
         self._forbid(logits)
         places = min(self.settings.num_beams, logits.shape[-1])
         # The best of a source are among the best of each of its hypotheses.
@@ -182,7 +182,7 @@ class Search:
         return parents + before * torch.arange(num_sources, device=parents.device)[:, None]
 
     def _forbid(self, logits: Tensor) -> None:
-        """Take away what must not come next, in place."""
+        """Exclude tokens that must not come next, in place."""
         settings = self.settings
         logits[:, self.unwritable] = _NEVER
         logits[:, self.vocabulary_size :] = _NEVER
@@ -194,7 +194,7 @@ class Search:
                 logits[row, sorted(banned)] = _NEVER
 
     def _finish(self, scores: Tensor) -> None:
-        """Let ended hypotheses, and at the last step all, compete for the best; open ones keep their (B, K) scores."""
+        """Rank finished hypotheses, at the last step all of them; only open ones keep their (B, K) scores."""
         ended = self.tokens[..., -1] == self.separator
         length = self.tokens.shape[-1]
         competing = ended if length < self.settings.max_new_tokens else torch.ones_like(ended)
@@ -208,13 +208,13 @@ class Search:
         self.scores = scores.masked_fill(competing, _NEVER)
 
     def _done(self) -> Tensor:
-        """(B,) whether no open hypothesis can win: log p only falls, and what divides it is largest at an end."""
+        """(B,) whether no open hypothesis can win: log p only decreases, and its divisor is largest at full length."""
         length = min(self.tokens.shape[-1] + 1, self.settings.max_new_tokens)
         largest = max(self._penalty(length), self._penalty(self.settings.max_new_tokens))
         return self.best >= self.scores.max(dim=-1).values / largest
 
     def _drop(self, done: Tensor, rows: Tensor) -> Tensor:
-        """Let go of sources that are done; returns the (B', K) rows of the others among their hypotheses."""
+        """Remove sources that are done; return the (B', K) rows of the others among their hypotheses."""
         left = (~done).nonzero()[:, 0]
         self.sources, self.best = self.sources[left], self.best[left]
         self.scores, self.tokens = self.scores[left], self.tokens[left]
@@ -226,7 +226,7 @@ class Search:
 
 
 def repeating_tokens(tokens: Sequence[int], size: int, repeatable: AbstractSet[int]) -> set[int]:
-    """Tokens that would end an n-gram which the text already has.
+    """Tokens that would complete an n-gram that the text already has.
 
     Args:
         tokens: The text.
@@ -266,18 +266,18 @@ def _ignored_ids(model: Any, settings: GenerationSettings, tokenizer: Any) -> fr
 
 
 class CachedSteps:
-    """The steps of one batch of sources; the model must run with `caching_attention`.
+    """The decoding steps for one batch of sources; the model must run within `caching_attention`.
 
     Args:
         model: The model.
         source_ids: Token ids of the B sources.
-        settings: Their greatest length.
+        settings: Settings with the maximum lengths.
     """
 
     def __init__(self, model: Any, source_ids: Sequence[Sequence[int]], settings: GenerationSettings) -> None:
         self.model = model
         self.device = model.masked_lm.device
-        # A pair without target: the place that learns to end it is the one that predicts the first token.
+        # Pack pairs with an empty target: the position that learns to end it then predicts the first token.
         batch = pack(
             model.way,
             source_ids,
@@ -287,29 +287,29 @@ class CachedSteps:
             max_target_length=1,
         )
         self.batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        # What [CLS] sees is the source.
+        # The real tokens of the source are those that [CLS] sees.
         source_bias = self.batch["attention_mask"][:, :, :1].to(model.masked_lm.dtype)
         source_bias = source_bias.clamp_min(torch.finfo(model.masked_lm.dtype).min)
         self.cache = KeyValueCache(source_bias)
         self.lengths = (source_bias == 0).sum(dim=-1).flatten()
-        # The tokens of a step: the last written one and, in `pseudo`, the [MASK] that it does not see.
+        # The tokens of a step: the last generated one and, in `pseudo`, a [MASK] that the token does not see.
         masks = [model.ids.mask] if model.way == "pseudo" else []
         self.masks = torch.tensor(masks, dtype=torch.long, device=self.device)
         order = torch.arange(1 + len(masks), device=self.device)[None]
         self.bias = attention_bias(order, order)
 
     def start(self) -> Tensor:
-        """(B, V) logits of the first token."""
+        """Return (B, V) logits of the first token."""
         rows, columns = (self.batch.pop("labels") != IGNORED).nonzero(as_tuple=True)
         with self.cache.in_use():
             return self.model.predict(**self.batch, rows=rows, columns=columns)
 
     def advance(self, rows: Tensor, tokens: Tensor) -> Tensor:
-        """(N, V) logits of the next token.
+        """Return (N, V) logits of the next token.
 
         Args:
-            rows: (N,) which hypothesis of the call before each one continues.
-            tokens: (N, T) all its tokens.
+            rows: (N,) index of the hypothesis of the previous call that each one continues.
+            tokens: (N, T) all tokens of each hypothesis.
         """
         self.cache.select_hypotheses(rows)
         count, written = tokens.shape
@@ -328,6 +328,6 @@ class CachedSteps:
             )
 
     def select_sources(self, sources: Tensor) -> None:
-        """Go on with the sources of those numbers."""
+        """Continue with the sources of these indices."""
         self.cache.select_sources(sources)
         self.lengths = self.lengths[sources]

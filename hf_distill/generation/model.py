@@ -1,4 +1,4 @@
-"""An encoder with a masked-LM head that learns to write (UniLM; MiniLM supplement, section 5).
+"""An encoder with a masked-LM head that learns to generate text (UniLM; MiniLM supplement, section 5).
 
     model = EncoderForGeneration.from_pretrained("outputs/qg")
     model.generate_texts([("Marie Curie was born in Warsaw.", "Warsaw")])
@@ -35,26 +35,26 @@ SETTINGS_FILE = "encoder_generation.json"
 
 
 class EncoderForGeneration(nn.Module):
-    """A masked language model that writes.
+    """A masked language model that generates text.
 
     Args:
         masked_lm: A model of `AutoModelForMaskedLM` that takes `position_ids` and uses transformers' attention
             interface (BERT, RoBERTa, DistilBERT, ELECTRA, ERNIE, ALBERT, EuroBERT, ...).
         ids: The special ids.
-        way: How it learns and so how it writes: `pseudo` or `shift`, see `packing`.
-        pair_types: Whether source and target have different token types; None: if the encoder knows two.
-        settings: How it writes if nobody says otherwise.
-        tokenizer: Saved with the model and used to write if nobody says otherwise.
+        way: Training objective, which also determines decoding: `pseudo` or `shift`, see `packing`.
+        pair_types: Whether source and target have different token types; None: if the encoder has two types.
+        settings: Default settings of the generation.
+        tokenizer: Saved with the model, and used by default for generation.
 
     Attributes:
-        label_smoothing: Share of a target's probability that all other tokens share in the loss.
-        max_length: Tokens of source and target together at most.
+        label_smoothing: Probability mass of the target that is spread over all other tokens in the loss.
+        max_length: Maximum tokens of source and target together.
 
     Raises:
-        ValueError: If there is no such way, or the encoder cannot be used.
+        ValueError: If the way is unknown, or the encoder cannot be used.
     """
 
-    # The trainer tells the loss how many tokens an optimizer step has.
+    # The trainer passes the number of target tokens of an optimizer step to the loss.
     accepts_loss_kwargs = True
 
     def __init__(
@@ -96,11 +96,11 @@ class EncoderForGeneration(nn.Module):
 
     @property
     def max_length(self) -> int:
-        """Tokens of source and target together at most."""
+        """Maximum tokens of source and target together."""
         return num_positions(self.masked_lm)
 
     def lengthen(self, length: int) -> None:
-        """Make room for longer rows: the table of positions is repeated, as UniLM does it for 768 tokens."""
+        """Make room for longer rows: the table of positions is repeated, as UniLM does for 768 tokens."""
         lengthen_positions(self.masked_lm, length)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -108,7 +108,7 @@ class EncoderForGeneration(nn.Module):
         return self.masked_lm.get_input_embeddings()
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Switch it on in the masked language model."""
+        """Enable it in the masked language model."""
         self.masked_lm.activation_checkpointing_enable(*args, **kwargs)
 
     def forward(
@@ -120,18 +120,18 @@ class EncoderForGeneration(nn.Module):
         labels: Tensor,
         num_items_in_batch: Tensor | int | None = None,
     ) -> MaskedLMOutput:
-        """Loss and logits of a packed batch.
+        """Return loss and logits of a packed batch.
 
         Args:
-            input_ids: (B, S), as `packing` makes it, as are the next ones.
+            input_ids: (B, S), made by `packing` like the other inputs.
             position_ids: (B, S), from 0.
             token_type_ids: (B, S).
             attention_mask: (B, 1, S, S), added to attention scores.
             labels: (B, S), -100 where nothing is predicted.
-            num_items_in_batch: Target tokens of the whole optimizer step, if the loss is to be a mean over them.
+            num_items_in_batch: Number of target tokens of the whole optimizer step, if the loss is a mean over them.
 
         Returns:
-            `loss`, a mean over the target tokens, and (N, V) `logits` of the places with a label, in order.
+            `loss`, a mean over the target tokens, and (N, V) `logits` at the positions with a label, in order.
         """
         rows, columns = shown_cells(labels)
         logits = self.predict(input_ids, position_ids, token_type_ids, attention_mask, rows, columns)
@@ -148,9 +148,9 @@ class EncoderForGeneration(nn.Module):
         rows: Tensor,
         columns: Tensor,
     ) -> Tensor:
-        """(N, V) logits at N places of a batch; the head sees no others."""
+        """Return (N, V) logits at N positions of a batch; the head is applied only there."""
         table = position_table(self.masked_lm)
-        # RoBERTa counts its positions from behind the padding's.
+        # RoBERTa's first position is the one after the padding index.
         first = 0 if table is None or table.padding_idx is None else table.padding_idx + 1
         inputs = {
             "input_ids": input_ids,
@@ -167,23 +167,23 @@ class EncoderForGeneration(nn.Module):
         tokenizer: Any = None,
         settings: GenerationSettings | None = None,
     ) -> list[str]:
-        """Write a text for each source.
+        """Generate a text for each source.
 
         Args:
-            texts: Sources. One of several texts (passage and answer) is joined by the separator; if it is too long,
-                its longest text is cut.
-            tokenizer: Default: the one that came with the model.
-            settings: How to write. Default: the model's own.
+            texts: Sources. If a source has several texts (passage and answer), the separator joins them; if it is too
+                long, its longest text is truncated.
+            tokenizer: By default the one that was loaded with the model.
+            settings: Settings of the generation; by default the model's own.
 
         Returns:
             The texts, in the order of the sources.
 
         Raises:
-            ValueError: If there is no tokenizer, or a source and what is to be written do not fit together.
+            ValueError: If there is no tokenizer, or a source and its text exceed the model's positions.
         """
         tokenizer = self.tokenizer if tokenizer is None else tokenizer
         if tokenizer is None:
-            raise ValueError("`tokenizer` is missing: the model came without one.")
+            raise ValueError("`tokenizer` is missing: the model was loaded without one.")
         settings = self.settings if settings is None else settings
         room = settings.max_source_length - 2
         sources = [source_ids([text] if isinstance(text, str) else text, tokenizer, room) for text in texts]
@@ -191,7 +191,7 @@ class EncoderForGeneration(nn.Module):
         return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the masked language model, the tokenizer if it is known, and how the model writes."""
+        """Write the masked language model, the tokenizer if there is one, and the settings of the generation."""
         facts = {
             "way": self.way,
             "pair_types": self.pair_types,
@@ -216,22 +216,22 @@ class EncoderForGeneration(nn.Module):
         flag: str = "--encoder",
         **kwargs: Any,
     ) -> EncoderForGeneration:
-        """Load what `save_pretrained` wrote, or begin with any encoder.
+        """Load what `save_pretrained` wrote, or start from any encoder.
 
-        An encoder without a masked-LM head gets a new one, tied to its word embeddings.
+        An encoder without a masked-LM head gets a new head, tied to its word embeddings.
 
         Args:
             name: Folder or Hub id.
-            tokenizer: Default: the one that is stored there.
-            way: Default: as stored, or else `pseudo`.
-            settings: Default: as stored, or else those of `GenerationSettings`.
-            max_length: Tokens of source and target together for which there is to be room.
-            flag: The argument that carried the name, for errors.
-            kwargs: For `from_pretrained` of the model, for example `revision`; weights are loaded in float32 unless
-                `dtype` says otherwise.
+            tokenizer: By default the stored one.
+            way: By default the stored one, or else `pseudo`.
+            settings: By default the stored ones, or else those of `GenerationSettings`.
+            max_length: Tokens of source and target together that the model must have positions for.
+            flag: The argument that gave the name, for error messages.
+            kwargs: Arguments of the model's `from_pretrained`, for example `revision`; weights are loaded in float32
+                unless `dtype` says otherwise.
 
         Raises:
-            OSError: If there is no such model or tokenizer; the message names the flag.
+            OSError: If the model or tokenizer does not exist; the message names the flag.
             ValueError: If the encoder or the tokenizer cannot be used.
         """
         name = str(name)
@@ -241,7 +241,9 @@ class EncoderForGeneration(nn.Module):
         facts = _stored_facts(name, revision)
         ids = SpecialIds.from_tokenizer(tokenizer)
         if facts.get("special_ids", asdict(ids)) != asdict(ids):
-            raise ValueError(f"{name} learnt with the special ids {facts['special_ids']}, the tokenizer has {ids}.")
+            raise ValueError(
+                f"{name} was trained with the special ids {facts['special_ids']}, the tokenizer has {ids}."
+            )
         if settings is None and "settings" in facts:
             settings = GenerationSettings(**facts["settings"])
         model = cls(
@@ -258,10 +260,10 @@ class EncoderForGeneration(nn.Module):
 
 
 def smoothed_loss(logits: Tensor, labels: Tensor, pad: int, smoothing: float) -> Tensor:
-    """(N,) divergence of the predictions from smoothed targets.
+    """Return (N,) KL divergence between smoothed targets and predictions.
 
-    The gold token has 1 - e, and each other one but the padding e / (V - 2); without smoothing this is the
-    cross-entropy.
+    The gold token has probability 1 - e, every other token except the padding e / (V - 2); without smoothing this is
+    the cross-entropy.
 
     Args:
         logits: (N, V).
@@ -280,12 +282,12 @@ def smoothed_loss(logits: Tensor, labels: Tensor, pad: int, smoothing: float) ->
 
 
 def source_ids(texts: Sequence[str], tokenizer: Any, room: int) -> list[int]:
-    """Token ids of a source's texts, joined by the separator, without the special ones around them.
+    """Token ids of a source's texts, joined by the separator, without special tokens at the ends.
 
     Args:
         texts: Parts of one source.
         tokenizer: Their tokenizer.
-        room: Ids at most; the longest text loses its end.
+        room: Maximum number of ids; the longest text loses its end.
     """
     parts = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     longest = max(parts, key=len)
@@ -306,13 +308,14 @@ def _load_masked_lm(name: str, flag: str, **kwargs: Any) -> Any:
     prefix = f"{model.base_model_prefix}."
     if any(not key.startswith(prefix) for key in report["missing_keys"]):
         logger.warning(
-            f"{name} has no masked-LM head: it gets a new one, tied to its word embeddings, for fine-tuning to teach."
+            f"{name} has no masked-LM head: it gets a new one, tied to its word embeddings, which fine-tuning must "
+            "train."
         )
     return model
 
 
 def _stored_facts(name: str, revision: str | None) -> dict[str, Any]:
-    """Read the facts that `save_pretrained` wrote beside the model; empty for another model."""
+    """Read the facts that `save_pretrained` wrote beside the model; empty for other models."""
     path = cached_file(
         name,
         SETTINGS_FILE,
@@ -324,10 +327,10 @@ def _stored_facts(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def check_encoder(masked_lm: Any) -> None:
-    """Refuse an encoder that cannot learn and write in UniLM's way.
+    """Refuse an encoder that cannot be used in UniLM's way.
 
     Raises:
-        ValueError: If it takes no positions, has an attention of its own, or sees less or more than the mask says.
+        ValueError: If it takes no position ids, does not use the attention interface, or does not follow the mask.
     """
     name = type(masked_lm).__name__
     if masked_lm.get_output_embeddings() is None or masked_lm.base_model is masked_lm:
@@ -335,34 +338,36 @@ def check_encoder(masked_lm: Any) -> None:
     if "position_ids" not in forward_columns(masked_lm):
         raise ValueError(f"{name} takes no `position_ids`, which generation must set.")
     if not masked_lm.base_model._can_set_attn_implementation():
-        raise ValueError(f"{name} does not use transformers' attention interface, which generation reads along.")
+        raise ValueError(f"{name} does not use transformers' attention interface, which generation needs.")
     if "sliding_attention" in (getattr(masked_lm.config, "layer_types", None) or ()):
-        raise ValueError(f"{name} has layers that see a window only, but generation must see the whole source.")
+        raise ValueError(f"{name} has layers with windowed attention, but generation must see the whole source.")
     if getattr(masked_lm.config, "trigram_input", False):
-        raise ValueError(f"{name} mixes the embeddings of neighbours (`trigram_input`), which would show what comes.")
+        raise ValueError(
+            f"{name} mixes the embeddings of neighbours (`trigram_input`), which would leak the next token."
+        )
 
 
 def position_table(masked_lm: Any) -> nn.Embedding | None:
-    """The learnt positions of an encoder; None if it has none (rotary ones)."""
+    """The learnt position embeddings of an encoder; None if it has none (rotary positions)."""
     table = getattr(getattr(masked_lm.base_model, "embeddings", None), "position_embeddings", None)
     return table if isinstance(table, nn.Embedding) else None
 
 
 def num_positions(masked_lm: Any) -> int:
-    """Tokens that a row may have."""
+    """Maximum tokens of a row."""
     table = position_table(masked_lm)
     if table is None:
         return masked_lm.config.max_position_embeddings
-    # RoBERTa counts from behind the padding's position.
+    # RoBERTa's positions begin after the padding index.
     return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 @torch.no_grad()
 def lengthen_positions(masked_lm: Any, length: int) -> None:
-    """Give an encoder room for longer rows by repeating its table of positions; a long enough one stays.
+    """Let an encoder read longer rows by repeating its table of positions; a table that is long enough is unchanged.
 
     Args:
-        masked_lm: The model; its configuration changes with it.
+        masked_lm: The model; its configuration is changed too.
         length: Tokens of a row.
     """
     table, known = position_table(masked_lm), num_positions(masked_lm)

@@ -1,14 +1,15 @@
-"""Batches that teach an encoder to write (UniLM; MiniLM supplement, section 5).
+"""Batches that train an encoder to generate text (UniLM; MiniLM supplement, section 5).
 
-A row is `[CLS] source [SEP] target`, and a mask lets every token of the target see the source and what was written
-before it. Two ways to learn from it:
+A row is `[CLS] source [SEP] target`, and a mask lets every token of the target see the source and the target tokens
+before it. There are two training objectives:
 
-- `pseudo` (UniLM v2): behind the target stands, for each of its tokens and for the separator that ends it, a [MASK] at
-  that token's position, which sees the source, the *true* target before it, and itself. All tokens are learnt in one
-  pass, and each as it is predicted when text is generated. The row has n_s + 2 n_t - 1 tokens.
+- `pseudo` (UniLM v2): after the target there is, for each of its tokens and for the separator that ends it, a [MASK]
+at
+  that token's position, which sees the source, the *true* target before it, and itself. All tokens are trained in one
+  pass, under the same conditions as in generation. The row has n_s + 2 n_t - 1 tokens.
 - `shift` (v0): each token predicts the next one, as in a causal model; n_s + n_t - 1 tokens.
 
-In neither does the target's own separator stand in the row: nothing comes after it that could see it.
+The target's own separator is never in the row: no later token could see it.
 
 Shape legend: B rows, S padded length.
 """
@@ -26,10 +27,10 @@ from hf_distill.generation.settings import WAYS
 
 # The label of tokens that predict nothing.
 IGNORED = -100
-# BERT's noise: a part of the masks shows the token itself, another part any token.
+# BERT's noise: a share of the masks is replaced by the true token, another share by a random token.
 KEPT, RANDOM = 0.1, 0.1
 
-# Who sees whom: a query sees the keys whose order is at most its reach, and itself.
+# Attention pattern: a query sees the keys whose order is at most its reach, and itself.
 _UNSEEN = torch.iinfo(torch.long).max
 _BLIND = -1
 
@@ -39,11 +40,11 @@ class SpecialIds:
     """Ids that packing and decoding need.
 
     Attributes:
-        begin: Begins a row ([CLS]).
-        separator: Ends source and target ([SEP]).
-        mask: Stands where a token is predicted ([MASK]).
-        pad: Fills rows.
-        vocabulary_size: Ids are below it.
+        begin: First token of a row ([CLS]).
+        separator: Last token of source and target ([SEP]).
+        mask: Placeholder of a token to predict ([MASK]).
+        pad: Padding token.
+        vocabulary_size: All ids are below it.
     """
 
     begin: int
@@ -54,10 +55,10 @@ class SpecialIds:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any) -> SpecialIds:
-        """Read them from a tokenizer.
+        """Read the ids from a tokenizer.
 
         Raises:
-            ValueError: If the tokenizer lacks one.
+            ValueError: If the tokenizer lacks one of the special tokens.
         """
         names = {"begin": "cls_token", "separator": "sep_token", "mask": "mask_token", "pad": "pad_token"}
         ids: dict[str, Any] = {ours: getattr(tokenizer, f"{name}_id", None) for ours, name in names.items()}
@@ -93,10 +94,10 @@ def pack(
     max_target_length: int,
     noise: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """A batch in the way of that name: see `pack_pseudo_masked`, and for `shift`, without noise, `pack_shifted`.
+    """Make a batch for a way: see `pack_pseudo_masked`, and for `shift`, which has no noise, `pack_shifted`.
 
     Raises:
-        ValueError: If there is no such way, and as they do.
+        ValueError: If the way is unknown, and as they do.
     """
     if way not in WAYS:
         raise ValueError(f"`way` is {way!r}, but must be one of {', '.join(WAYS)}.")
@@ -115,20 +116,20 @@ def pack_pseudo_masked(
     max_target_length: int,
     noise: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """A batch in the way `pseudo`.
+    """Make a batch for the way `pseudo`.
 
     Args:
-        sources: Token ids without the special ones around them; longer ones lose their end.
-        targets: The same.
+        sources: Token ids without special tokens at the ends; longer ones lose their end.
+        targets: Token ids without special tokens at the ends; longer ones lose their end.
         ids: The special ids.
-        max_source_length: Tokens of a source at most, with [CLS] and [SEP].
-        max_target_length: Tokens of a target at most, with its [SEP].
-        noise: To train, what it is drawn with (`torch.default_generator` is the one that checkpoints keep): of the
-            masks, a share of `KEPT` then shows the token itself and a share of `RANDOM` any token. None to evaluate.
+        max_source_length: Maximum tokens of a source, including [CLS] and [SEP].
+        max_target_length: Maximum tokens of a target, including its [SEP].
+        noise: For training, the generator of the noise (checkpoints store `torch.default_generator`): a share `KEPT`
+            of the masks is replaced by the true token and a share `RANDOM` by a random token. None for evaluation.
 
     Returns:
         `input_ids`, `position_ids`, `token_type_ids` and `labels` (-100 where nothing is predicted), each (B, S), and
-        `attention_mask`, (B, 1, S, S), to be added to attention scores.
+        `attention_mask`, (B, 1, S, S), which is added to attention scores.
 
     Raises:
         ValueError: If the numbers of sources and targets differ or a length leaves no room for the special tokens.
@@ -158,7 +159,7 @@ def pack_shifted(
     max_source_length: int,
     max_target_length: int,
 ) -> dict[str, Tensor]:
-    """A batch in the way `shift`; see `pack_pseudo_masked`. The source's [SEP] predicts the first token."""
+    """Make a batch for the way `shift`; see `pack_pseudo_masked`. The source's [SEP] predicts the first token."""
     rows = []
     for source, target in _pairs(sources, targets, ids, max_source_length, max_target_length):
         row = _source_row(source)
@@ -174,16 +175,16 @@ def pack_shifted(
 
 
 def attention_bias(order: Tensor, reach: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return the bias that is added to attention scores so that each token sees only the tokens that it may.
+    """Return the bias for attention scores that lets each token see only the tokens that it may see.
 
-    A float mask is the only one that every attention of transformers reads in the same way: a boolean one of four
-    dimensions is added as 0 and 1 by the eager one.
+    A float mask is the only kind that every attention of transformers interprets in the same way: eager attention adds
+    a boolean mask of four dimensions as 0 and 1.
 
     Args:
-        order: (B, S) when a key was written: 0 in the source, 1 at the first token of the target, and so on; the
-            largest integer for keys that only they themselves see.
-        reach: (B, S) up to which order a query sees keys. Every token sees itself.
-        dtype: Of the result.
+        order: (B, S) position of a key in the order of generation: 0 in the source, 1 at the first token of the
+            target, and so on; the largest integer for keys that only they themselves see.
+        reach: (B, S) the largest order of the keys that a query sees. Every token sees itself.
+        dtype: Dtype of the result.
 
     Returns:
         (B, 1, S, S) of 0 and the smallest number of `dtype`.
@@ -201,7 +202,7 @@ def _pairs(
     max_source_length: int,
     max_target_length: int,
 ) -> list[tuple[list[int], list[int]]]:
-    """Sources and targets, cut, with their special tokens."""
+    """Sources and targets, truncated, with their special tokens."""
     if len(sources) != len(targets):
         raise ValueError(f"There are {len(sources)} sources but {len(targets)} targets.")
     for name, value, least in (("source", max_source_length, 3), ("target", max_target_length, 1)):
@@ -223,7 +224,7 @@ def _source_row(source: list[int]) -> _Row:
 
 
 def _batch(rows: Sequence[_Row], ids: SpecialIds) -> dict[str, Tensor]:
-    """Rows filled up to the longest. A fill sees only itself: a softmax over nothing would be no number."""
+    """Pad rows to the longest. A padding token sees only itself: a softmax over no keys would be NaN."""
     length = max((len(row.tokens) for row in rows), default=0)
 
     def padded(name: str, value: int) -> Tensor:
@@ -240,7 +241,7 @@ def _batch(rows: Sequence[_Row], ids: SpecialIds) -> dict[str, Tensor]:
 
 
 def _noisy(batch: dict[str, Tensor], ids: SpecialIds, noise: torch.Generator) -> Tensor:
-    """The tokens, with some masks replaced by the true token or by any."""
+    """Return the tokens with some masks replaced by the true token or by a random one."""
     tokens, labels = batch["input_ids"], batch["labels"]
     draw = torch.rand(tokens.shape, generator=noise).masked_fill(labels == IGNORED, 1.0)
     any_token = torch.randint(ids.vocabulary_size, tokens.shape, generator=noise)

@@ -1,4 +1,4 @@
-"""Generated texts go into a file batch by batch, so that a killed decoding continues where it stopped."""
+"""Writes generated texts to a file batch by batch, so that a killed decoding continues where it stopped."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 class PredictionFile:
-    """A file of JSON lines, one a row, that grows while a model writes.
+    """A file of JSON lines, one for each row, that grows while a model generates.
 
-    The marker of its folder has a key that says which model writes, how, and for which rows: lines under another key
-    are not used again. Once all rows are there, the lines are put in their order.
+    The marker of its folder has a key that identifies the model, the settings and the rows: lines with another key are
+    not reused. When all rows are there, the lines are sorted.
 
     Attributes:
-        known: Number of a row -> its text, of the rows that are there.
+        known: Row number -> text, for the rows that are done.
     """
 
     def __init__(self, path: Path, key: str, facts: Sequence[dict[str, Any]]) -> None:
@@ -29,8 +29,8 @@ class PredictionFile:
 
         Args:
             path: The file.
-            key: Of model, settings and rows.
-            facts: What is written beside the text of each row.
+            key: Hash of model, settings and rows.
+            facts: Fields that are written beside the text of each row.
         """
         self.path = path
         self.facts = facts
@@ -38,18 +38,20 @@ class PredictionFile:
         self._settings = {"predictions": key}
         if path.is_file() and (read_marker(path.parent) or {}).get("settings") == self._settings:
             self.known = self._read()
-            logger.warning(f"{str(path)!r} has {len(self.known)} of {len(facts)} texts already; the rest is written.")
-        # Without a line that a kill cut short, and before the marker says whose they are.
+            logger.warning(
+                f"{str(path)!r} has {len(self.known)} of {len(facts)} texts already; only the others are generated."
+            )
+        # Remove a line that a kill cut short, before the marker is written.
         self._write_all()
         mark(path.parent, self._settings)
 
     def append(self, batch: Sequence[tuple[int, str]]) -> None:
-        """Write the texts of one batch, down to the disk."""
+        """Append the texts of one batch, and flush them to the disk."""
         append_text(self.path, "".join(self._line(number, text) for number, text in batch))
         self.known.update(batch)
 
     def finish(self) -> list[str]:
-        """Put the lines in the order of the rows.
+        """Sort the lines by row.
 
         Returns:
             The texts.
@@ -59,7 +61,7 @@ class PredictionFile:
         return [self.known[number] for number in range(len(self.facts))]
 
     def _read(self) -> dict[int, str]:
-        # Behind the last line break stands nothing, or a line that was cut. Texts may have line breaks of other kinds.
+        # After the last line break there is nothing, or a partial line. Texts may contain other kinds of line breaks.
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         rows = [json.loads(line) for line in lines]
         return {int(row["number"]): str(row["prediction"]) for row in rows}

@@ -17,15 +17,15 @@ class GenerationSettings:
     """Settings of text generation; the defaults are MiniLM's for question generation (supplement, section 5).
 
     Attributes:
-        num_beams: Hypotheses that are followed; 1 is greedy.
-        max_new_tokens: Tokens of a text at most, the separator that ends it included.
-        min_new_tokens: Tokens before a text may end.
-        length_penalty: Alpha of `log p / ((5 + length) / 6) ** alpha` (GNMT); the length counts the separator. Larger
-            prefers longer texts.
-        no_repeat_ngram_size: No text has the same n-gram of so many tokens twice; 0 allows it.
+        num_beams: Number of hypotheses of the beam search; 1 is greedy decoding.
+        max_new_tokens: Maximum tokens of a text, including the separator that ends it.
+        min_new_tokens: Minimum tokens before a text may end.
+        length_penalty: Alpha of `log p / ((5 + length) / 6) ** alpha` (GNMT); the length includes the separator. A
+            larger value prefers longer texts.
+        no_repeat_ngram_size: A text never contains the same n-gram of this many tokens twice; 0 allows repetition.
         ngram_ignore: An n-gram with one of these tokens may repeat, for example ".".
-        batch_size: Sources that are decoded together.
-        max_source_length: Tokens of a source at most, with the two special ones; the rest is cut off.
+        batch_size: Number of sources that are decoded together.
+        max_source_length: Maximum tokens of a source, including the two special ones; the rest is cut off.
     """
 
     num_beams: int = 5
@@ -39,19 +39,19 @@ class GenerationSettings:
 
     @classmethod
     def from_dict(cls, values: Any, where: str) -> GenerationSettings:
-        """Settings from plain data.
+        """Make settings from plain data.
 
         Args:
             values: A mapping of the fields.
-            where: Where it comes from, for errors.
+            where: Description of the source, for error messages.
 
         Raises:
-            ValueError: If it is no mapping, a field is unknown, or a value does not fit.
+            ValueError: If it is not a mapping, a field is unknown, or a value has a wrong type.
         """
         return cls(**as_fields(values, get_type_hints(cls), where))
 
     def __post_init__(self) -> None:
-        # JSON and YAML know no tuples, and may hold anything else.
+        # JSON and YAML have no tuples, and may contain values of any type.
         for name, hint in get_type_hints(type(self)).items():
             object.__setattr__(self, name, as_hint(getattr(self, name), hint, f"`{name}`"))
         for name, least in _LEAST.items():

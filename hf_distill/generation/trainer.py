@@ -1,4 +1,4 @@
-"""`GenerationTrainer`: an encoder learns to write, and writes (UniLM; MiniLM's supplement, section 5)."""
+"""`GenerationTrainer`: trains an encoder to generate text, and generates (UniLM; MiniLM's supplement, section 5)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from hf_distill.trainers.base import (
 from hf_distill.trainers.fine_tuning.trainer import FineTuningTrainer
 from hf_distill.trainers.signature import refuse_settings, takes_what_trainer_takes
 
-# Settings of `Trainer` without a use here -> why.
+# Settings of `Trainer` that have no use here -> reason.
 UNUSED = {
     "bf16_full_eval": "the loss is measured with the weights that it trains; `--bf16` is for both",
     "fp16_full_eval": "the loss is measured with the weights that it trains; `--fp16` is for both",
@@ -46,16 +46,16 @@ UNUSED = {
 class PackingCollator:
     """Packs rows of `source` and `target` into batches.
 
-    The noise on the masks comes from a generator that is seeded with `seed` and the rows of the batch, as in
-    `MaskingCollator`: a resumed training sees what an uninterrupted one sees.
+    The noise of the masks comes from a generator that is seeded with `seed` and the rows of the batch, as in
+    `MaskingCollator`, so a resumed training sees the same batches as an uninterrupted one.
 
     Attributes:
         ids: The special ids.
         way: `pseudo` or `shift`.
-        max_source_length: Tokens of a source at most.
-        max_target_length: Tokens of a target at most.
-        noise: Whether some masks show a token, as in training.
-        seed: Of the noise.
+        max_source_length: Maximum tokens of a source.
+        max_target_length: Maximum tokens of a target.
+        noise: Whether some masks are replaced by tokens, as in training.
+        seed: Seed of the noise.
     """
 
     ids: SpecialIds
@@ -66,23 +66,23 @@ class PackingCollator:
     seed: int = 0
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """One batch."""
+        """Make one batch."""
         sources, targets = ([list(map(int, row[name])) for row in rows] for name in ("source", "target"))
         noise = None
         if self.noise:
             digest = xxhash.xxh3_64(json.dumps([sources, targets]).encode(), seed=self.seed)
-            # Generators take seeds of 63 bits.
+            # Seeds of generators have 63 bits.
             noise = torch.Generator().manual_seed(digest.intdigest() >> 1)
         lengths = {"max_source_length": self.max_source_length, "max_target_length": self.max_target_length}
         return pack(self.way, sources, targets, self.ids, **lengths, noise=noise)
 
     def without_noise(self) -> PackingCollator:
-        """The collator of an evaluation."""
+        """Return the collator for evaluation."""
         return PackingCollator(self.ids, self.way, self.max_source_length, self.max_target_length, noise=False)
 
 
 def with_lengths(rows: datasets.Dataset) -> datasets.Dataset:
-    """Rows with `length`, the tokens of source and target, by which they are batched."""
+    """Add `length`, the number of tokens of source and target, by which rows are batched."""
     if LENGTH_COLUMN in rows.column_names:
         return rows
     pairs = zip(rows["source"], rows["target"], strict=True)
@@ -90,10 +90,10 @@ def with_lengths(rows: datasets.Dataset) -> datasets.Dataset:
 
 
 class GenerationTrainer(FineTuningTrainer):
-    """Trains an `EncoderForGeneration` on tokenised rows, measures its loss, and lets it write.
+    """Trains an `EncoderForGeneration` on tokenized rows, measures its loss, and generates texts with it.
 
-    What it saves is the masked language model, its tokenizer and how it writes: `EncoderForGeneration.from_pretrained`
-    reads it, checkpoints too.
+    It saves the masked language model, its tokenizer and its settings; `EncoderForGeneration.from_pretrained` loads
+    them, also from checkpoints.
     """
 
     model: Any
@@ -115,28 +115,28 @@ class GenerationTrainer(FineTuningTrainer):
     ) -> None:
         """Make the trainer.
 
-        The places of the arguments are those of `Trainer`; what is ours comes by its name. `data_collator`,
-        `model_init` and what computes losses and scores are refused: rows are packed here, and the loss is the
-        model's own.
+        The positional arguments are those of `Trainer`; additional arguments are keyword-only. `data_collator`,
+        `model_init` and functions for losses and scores are refused: rows are packed here, and the loss is the model's
+        own.
 
         Args:
             model: The model.
-            args: Settings of the training; `label_smoothing_factor` spreads over all tokens but gold and padding. What
-                `GenerationTrainingArguments` leave unset has XSum's value.
-            train_dataset: Rows of `tokenize_generation`: `source` and `target`, ids without the special ones around
-                them.
-            eval_dataset: Likewise, for the loss.
+            args: Settings of the training; `label_smoothing_factor` spreads over all tokens but gold and padding.
+                Fields that `GenerationTrainingArguments` leave unset get XSum's values.
+            train_dataset: Rows of `tokenize_generation`: `source` and `target`, ids without special tokens at the
+                ends.
+            eval_dataset: Rows of the same form, for the loss.
             processing_class: The model's tokenizer; `None` takes that of the model.
             callbacks: As in `Trainer`.
             optimizers: As in `Trainer`.
             optimizer_cls_and_kwargs: As in `Trainer`.
-            max_source_length: Tokens of a source at most; `None` takes that of the model's settings.
-            max_target_length: Tokens of a text at most; likewise.
+            max_source_length: Maximum tokens of a source; `None` takes that of the model's settings.
+            max_target_length: Maximum tokens of a text; `None` takes that of the model's settings.
 
         Raises:
-            TypeError: If `args` are no training arguments.
-            ValueError: If the model has no room for rows of these lengths, there is no tokenizer, several devices are
-                in one process, or an argument is given that is refused or would have no effect.
+            TypeError: If `args` is not a `TrainingArguments`.
+            ValueError: If the model has no room for rows of these lengths, there is no tokenizer, one process has
+                several devices, or an argument is refused or would have no effect.
         """
         own: Any = args if args is not None else GenerationTrainingArguments("trainer_output")
         refuse_settings("a training that writes", own, UNUSED)
@@ -145,7 +145,7 @@ class GenerationTrainer(FineTuningTrainer):
             own = own.with_generation_defaults(GENERATION_DEFAULTS, model.config.num_hidden_layers)
         tokenizer = model.tokenizer if processing_class is None else processing_class
         if tokenizer is None:
-            raise ValueError("The model came without a tokenizer: give it as `processing_class`.")
+            raise ValueError("The model was loaded without a tokenizer: give it as `processing_class`.")
         configure_fp32_matmul(getattr(own, "fp32_matmul", "auto"))
         model.tokenizer = tokenizer
         source_length = model.settings.max_source_length if max_source_length is None else max_source_length
@@ -158,10 +158,10 @@ class GenerationTrainer(FineTuningTrainer):
             )
         model.label_smoothing = float(own.label_smoothing_factor or 0.0)
         own = copy.copy(own)
-        # The loss is the model's own, and rows have columns that its `forward` does not know.
+        # The loss is the model's own, and `forward` does not take all columns of the rows.
         own.label_smoothing_factor, own.remove_unused_columns = 0.0, False
         if own.ddp_find_unused_parameters is None:
-            # A masked language model has none.
+            # A masked language model has no unused parameters.
             own.ddp_find_unused_parameters = False
         seed = own.seed if own.data_seed is None else own.data_seed
         super().__init__(
@@ -179,11 +179,11 @@ class GenerationTrainer(FineTuningTrainer):
     # ---- Loss ----
 
     def outputs_of(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The logits of the target tokens."""
+        """Return the logits of the target tokens."""
         return {"logits": self.model(**batch).logits}
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
-        """Batches without noise."""
+        """Return batches without noise."""
         collator: Any = self.data_collator
         self.data_collator = collator.without_noise()
         try:
@@ -195,7 +195,7 @@ class GenerationTrainer(FineTuningTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Cross-entropy of the target tokens, without label smoothing: their mean over all tokens of all rows.
+        """Return the cross-entropy of the target tokens, without label smoothing: a mean over the tokens of all rows.
 
         Raises:
             ValueError: If there are no rows.
@@ -205,7 +205,7 @@ class GenerationTrainer(FineTuningTrainer):
             raise ValueError(
                 "The loss is measured on one data set of `tokenize_generation`: give it as `eval_dataset`."
             )
-        # Little padding; the mean over tokens knows no order.
+        # Batching by length saves padding; a mean over tokens does not depend on the order.
         rows = with_lengths(rows)
         rows = rows.select(np.argsort(-np.asarray(rows[LENGTH_COLUMN]), kind="stable"))
         training = self.model.training
@@ -225,7 +225,7 @@ class GenerationTrainer(FineTuningTrainer):
         return metrics
 
     def _row_losses(self, batch: dict[str, Tensor]) -> Tensor:
-        """(B, 2) summed cross-entropy and number of the target tokens of every row."""
+        """Return (B, 2): summed cross-entropy and number of the target tokens of every row."""
         labels = batch["labels"]
         rows, columns = shown_cells(labels)
         with self.compute_loss_context_manager(), self.accelerator.autocast():
@@ -237,30 +237,30 @@ class GenerationTrainer(FineTuningTrainer):
     # ---- Texts ----
 
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """Refused: scores of tokens are no texts.
+        """Refused, because token scores are not texts.
 
         Raises:
             ValueError: Always.
         """
         raise ValueError(
-            "GenerationTrainer writes texts: call `predict_texts(rows)` for one of every row, in their order, or "
+            "GenerationTrainer generates texts: call `predict_texts(rows)` for one of every row, in their order, or "
             "`evaluate(rows)` for the loss."
         )
 
     def predict_texts(self, rows: datasets.Dataset, settings: GenerationSettings | None = None) -> list[str]:
-        """The texts that the model writes for rows of `tokenize_generation`, in their order."""
+        """Return the generated texts for rows of `tokenize_generation`, in order."""
         found = dict(pair for batch in self.iter_texts(rows, settings) for pair in batch)
         return [found[number] for number in range(len(rows))]
 
     def iter_texts(
         self, rows: datasets.Dataset, settings: GenerationSettings | None = None, *, known: Collection[int] = ()
     ) -> Iterator[list[tuple[int, str]]]:
-        """The same batch by batch, with the numbers of the rows; sources of like length together, the longest first.
+        """Yield the same texts in batches, with row numbers; sources of similar length are batched, longest first.
 
         Args:
             rows: Rows of `tokenize_generation`.
-            settings: How to write; `None` takes the model's own.
-            known: Numbers of rows that are left out, because their texts are there already.
+            settings: Settings of the generation; `None` takes the model's own.
+            known: Numbers of rows to skip, because their texts exist already.
         """
         settings = self.model.settings if settings is None else settings
         sources = rows.with_format(None)["source"][:]
@@ -280,24 +280,24 @@ class GenerationTrainer(FineTuningTrainer):
     # ---- Saving ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Write what `EncoderForGeneration.from_pretrained` reads."""
+        """Write the files for `EncoderForGeneration.from_pretrained`."""
         if self.args.should_save:
             self.model.save_pretrained(output_dir if output_dir is not None else str(self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Read the weights of the masked language model, which is all that a checkpoint holds of the model.
+        """Read the weights of the masked language model, the only weights in a checkpoint.
 
         Raises:
-            OSError: If there is no checkpoint.
-            ValueError: If it learnt in another way.
+            OSError: If the checkpoint does not exist.
+            ValueError: If it was trained in another way.
         """
         stored = EncoderForGeneration.from_pretrained(
             resume_from_checkpoint, self.processing_class, flag="--resume_from_checkpoint"
         )
         if stored.way != self.model.way:
             raise ValueError(
-                f"`--resume_from_checkpoint` {resume_from_checkpoint!r} learnt in the way {stored.way!r}, and `--way` "
-                f"is {self.model.way!r}."
+                f"`--resume_from_checkpoint` {resume_from_checkpoint!r} was trained with `--way` {stored.way!r}, and "
+                f"`--way` is {self.model.way!r}."
             )
         self.model.masked_lm.load_state_dict(stored.masked_lm.state_dict())
 

@@ -1,4 +1,4 @@
-"""Pages about runs and models for people to read: curves, speed, attention maps, and ONNX files.
+"""Pages about runs and models for human readers: curves, speed, attention maps, and ONNX files.
 
 Nothing here trains a model or scores one on a task.
 """

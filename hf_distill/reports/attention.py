@@ -1,4 +1,4 @@
-"""Attention of teacher and students as pictures (MiniLM, supplement).
+"""Draws the attention of teacher and students as images (MiniLM, supplement).
 
 Shape legend: A attention heads, T tokens of the text.
 """
@@ -21,7 +21,7 @@ from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import SignalCapture
 from hf_distill.storage.files import new_file
 
-# Beyond this many tokens nobody can read them along the edges.
+# The labels of more tokens would be unreadable.
 MAX_TOKENS = 64
 INCHES_PER_MAP = 2.6
 
@@ -31,10 +31,10 @@ class AttentionMap:
     """The attention of one layer on one text.
 
     Attributes:
-        name: Of the model.
-        layer: Which layer, from 1.
+        name: Name of the model.
+        layer: Number of the layer, from 1.
         tokens: The T tokens.
-        weights: (A, T, T) attention of every head; each row sums to 1.
+        weights: (A, T, T) attention weights of every head; each row sums to 1.
     """
 
     name: str
@@ -47,26 +47,26 @@ class AttentionMap:
 def attention_map(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, *, layer: int = -1, name: str = "model"
 ) -> AttentionMap:
-    """Attention of a model on a text, from the scores its layer computed.
+    """Compute the attention of a model for a text, from the scores of one layer.
 
     Args:
         model: An encoder with or without a head, or one with adapters; it is not changed.
         tokenizer: Its tokenizer.
         text: The text, at most 64 tokens with the special ones.
-        layer: From 1, or from the end when negative.
-        name: What to call the model.
+        layer: Number of the layer, from 1, or negative to count from the end.
+        name: Name of the model in messages and on the image.
 
     Raises:
-        ValueError: If the text is empty or too long, the model has no such layer, or attends to what is before only.
+        ValueError: If the text is empty or too long, the model does not have the layer, or its attention is causal.
     """
     depth = describe_architecture(model).num_layers
     if layer == 0 or not -depth <= layer <= depth:
         raise ValueError(
             f"`--layers` has {layer}; {name} has the layers 1 to {depth}, or -1 to -{depth} from the end."
         )
-    # Attention layers of transformers say so themselves.
+    # Attention modules of transformers have this attribute.
     if any(getattr(module, "is_causal", False) is True for module in model.modules()):
-        raise ValueError(f"{name} attends to what is before only; attention maps are drawn of encoders.")
+        raise ValueError(f"{name} has causal attention; attention maps are drawn only for encoders.")
     if not text.strip():
         raise ValueError("`--text` is empty; give a sentence.")
     inputs = tokenizer(text, return_tensors="pt").to(model.device)
@@ -86,16 +86,16 @@ def attention_map(
 def draw_attention(
     maps: Sequence[AttentionMap], path: str | os.PathLike[str], *, heads: Sequence[int] | None = None
 ) -> Path:
-    """Draw a row of maps for each model: the mean over its heads, then single heads, all on one scale.
+    """Draw a row of maps for each model: the mean over its heads, then single heads, all on the same scale.
 
     Args:
-        maps: Of one or several models.
-        path: Image to write; its suffix chooses the format (png, svg, pdf).
-        heads: Heads to draw beside the mean, from 1. Default: none.
+        maps: Maps of one or several models.
+        path: Image file to write; its suffix determines the format (png, svg, pdf).
+        heads: Numbers of heads to draw beside the mean, from 1; by default none.
 
     Raises:
         ImportError: If matplotlib is missing.
-        ValueError: If there is no map, or a model has no such head.
+        ValueError: If there is no map, or a model does not have a head.
     """
     chosen = list(heads or ())
     if not maps:
@@ -124,10 +124,10 @@ def draw_attention(
 
 
 def _draw(axis: Any, picture: Tensor, tokens: list[str], title: str, highest: float) -> Any:
-    """Draw one map: queries from top to bottom, keys from left to right; `highest` is the darkest blue."""
+    """Draw one map: queries from top to bottom, keys from left to right; `highest` has the darkest blue."""
     drawn = axis.imshow(picture.numpy(), cmap="Blues", vmin=0, vmax=highest)
     axis.set_title(title, fontsize=8)
-    # A dollar sign would begin a formula.
+    # A dollar sign would start a formula.
     labels = [token.replace("$", r"\$") for token in tokens]
     axis.set_xticks(range(len(tokens)), labels, rotation=90, fontsize=6)
     axis.set_yticks(range(len(tokens)), labels, fontsize=6)

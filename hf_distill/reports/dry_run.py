@@ -1,4 +1,4 @@
-"""The first batch of a distillation says what would be trained, on which signals, in how much memory."""
+"""Runs the first batch of a distillation to report what would be trained, on which signals, and in how much memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hf_distill.objectives.layer_map import format_layer_map
 from hf_distill.settings import DistillationArguments
 from hf_distill.trainers.callbacks import epochs_in
 
-# What an optimizer keeps beside every trained number; AdamW has two means. Others are not told apart.
+# Numbers that an optimizer stores for every trained weight; the default is AdamW's two.
 OPTIMIZER_STATES = {"sgd": 0, "adafactor": 0}
 FORMULA = (
     "weights and gradients as stored, two fp32 numbers of AdamW for each trained weight, teachers as stored and what "
@@ -29,12 +29,12 @@ def first_batch(trainer: Any, args: DistillationArguments) -> dict[str, Any]:
     """Run the first batch of a training forward, and stop.
 
     Args:
-        trainer: A `DistillationTrainer` that has not trained yet.
+        trainer: A `DistillationTrainer` that has not been trained yet.
         args: Its arguments.
 
     Returns:
-        `description`, `layers`, `signals`, `steps`, `batch`, `terms` and `loss` of the first batch, `memory` in bytes
-        by part.
+        `description`, `layers`, `signals`, `steps`, `batch`, the `terms` and `loss` of the first batch, and `memory`
+        in bytes by part.
     """
     loader = trainer.get_train_dataloader()
     inputs = trainer._prepare_inputs(next(iter(loader)))
@@ -91,7 +91,7 @@ def format_dry_run(facts: Mapping[str, Any]) -> str:
 
 
 class _KeptForBackward(torch.autograd.graph.saved_tensors_hooks):
-    """Counts the bytes that autograd keeps, each storage once, parameters left out."""
+    """Counts the bytes that autograd saves for the backward pass, each storage once, without parameters."""
 
     def __init__(self, model: nn.Module) -> None:
         self.num_bytes = 0
@@ -108,7 +108,7 @@ class _KeptForBackward(torch.autograd.graph.saved_tensors_hooks):
 
 
 def _shape(inputs: Mapping[str, Any]) -> tuple[int, int]:
-    """Rows and padded length of a batch."""
+    """Number of rows and padded length of a batch."""
     rows, length = inputs["input_ids"].shape
     return rows, length
 
@@ -123,7 +123,7 @@ def _layers(objectives: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _signals(objectives: Mapping[str, Objective]) -> dict[str, str]:
-    """Name the signals that each side records: all that any objective needs."""
+    """Describe the signals that are recorded on each side: the union of what the objectives need."""
     return {
         "student": _describe(objective.student_request for objective in objectives.values()),
         "teacher": _describe(objective.teacher_request for objective in objectives.values()),
@@ -147,7 +147,7 @@ def _memory(trainer: Any, args: DistillationArguments, activations: int) -> dict
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = str(args.optim.value if hasattr(args.optim, "value") else args.optim)
     states = next((number for name, number in OPTIMIZER_STATES.items() if optimizer.startswith(name)), 2)
-    # Adapters share the weights of one base.
+    # Several adapters share the weights of one base model.
     live = [teacher.model for teacher in trainer.teachers if teacher.model is not None]
     frozen = {id(parameter): parameter for model in live for parameter in model.parameters()}
     return {

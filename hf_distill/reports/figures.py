@@ -1,4 +1,4 @@
-"""The curves of runs as pictures: one place for every quantity, one line for every run."""
+"""Draws the curves of runs: one panel for every quantity, one line for every run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGES = {
     "baseline": "Fine-tuning the baseline",
     "fine-tuning": "Fine-tuning",
 }
-# What a curve is about, by the beginning of its name without `eval_`; the first that fits.
+# Group of a curve -> beginnings of its name without `eval_`; the first match counts.
 GROUPS = {
     "Score on the task": ("task/", "probe/"),
     "Agreement with the teacher": ("agreement", "kl/"),
@@ -29,11 +29,11 @@ GROUPS = {
     "Optimizer": ("learning_rate", "grad_norm"),
 }
 OTHER = "Scores"
-# Kinds of curves that are fractions, whatever they measure: their panels share one scale.
+# Groups whose curves are fractions: their panels share one scale.
 ONE_SCALE = ("Score on the task", OTHER)
 COLUMNS = 3
 MOST_POINTS = 400
-# A curve of fewer points is drawn as it is; of more, each value is a mean that forgets within a share of them.
+# A curve with fewer points is drawn unsmoothed; otherwise values are exponential means over this share of the points.
 FEWEST_SMOOTHED = 30
 SMOOTHED_SHARE = 0.05
 
@@ -44,7 +44,7 @@ class Line:
 
     Attributes:
         run: Name of the run.
-        points: Its points.
+        points: Its points (step, value).
         evaluated: Whether it was measured on held-out rows.
     """
 
@@ -58,8 +58,8 @@ class Panel:
     """One quantity.
 
     Attributes:
-        name: What it is, as in the logs but for `eval_`.
-        lines: At least one.
+        name: Name of the quantity in the logs, without `eval_`.
+        lines: The lines, at least one.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Quantities of one kind, of one stage.
+    """Quantities of one kind, from one stage.
 
     Attributes:
         stage: The stage, in words.
-        title: What they are about.
-        panels: In alphabetical order.
+        title: The kind of quantities.
+        panels: The panels, in alphabetical order.
     """
 
     stage: str
@@ -82,7 +82,7 @@ class Figure:
 
 
 def plan_figures(runs: Sequence[Run]) -> list[Figure]:
-    """Every curve of every run, by stage and kind."""
+    """Plan a figure for every stage and kind of curve of all runs."""
     figures = []
     stages = [stage for stage in STAGES if any(stage in run.curves for run in runs)]
     for stage in stages:
@@ -100,12 +100,12 @@ def plan_figures(runs: Sequence[Run]) -> list[Figure]:
 
 
 def group_of(name: str) -> str:
-    """Return the group of curves that a curve belongs to."""
+    """Return the group of a curve."""
     return next((title for title, beginnings in GROUPS.items() if name.startswith(beginnings)), OTHER)
 
 
 def thinned(points: Curve) -> Curve:
-    """At most `MOST_POINTS` points, evenly spread, the first and the last among them."""
+    """At most `MOST_POINTS` points, evenly spaced, including the first and the last."""
     if len(points) <= MOST_POINTS:
         return points
     last = len(points) - 1
@@ -113,9 +113,9 @@ def thinned(points: Curve) -> Curve:
 
 
 def smoothed(points: Curve) -> Curve:
-    """A curve without its noise: a mean that weighs a value less the more values came after it.
+    """Smooth a curve with an exponential moving average.
 
-    It begins with the first value itself, and steps stay what they are. Short curves are returned as they are.
+    The result begins with the first value, and the steps are unchanged. Short curves are returned unchanged.
     """
     if len(points) < FEWEST_SMOOTHED:
         return points
@@ -129,13 +129,13 @@ def smoothed(points: Curve) -> Curve:
 
 
 def shown_points(line: Line, name: str) -> Curve:
-    """What is drawn of a line: noise is in what is measured on the batches of the training only."""
+    """The points to draw for a line: only values from training batches are noisy, so only these are smoothed."""
     noisy = not line.evaluated and name.startswith(("loss", "grad_norm"))
     return smoothed(line.points) if noisy else line.points
 
 
 def scale_of(figure: Figure, panel: Panel) -> str:
-    """Panels with the same scale share their limits: terms of one objective, and scores."""
+    """The name of a panel's scale; panels with the same scale (terms of one objective, scores) share their limits."""
     if figure.title in ONE_SCALE:
         return figure.title
     family = panel.name.rpartition("/")[0]
@@ -143,7 +143,7 @@ def scale_of(figure: Figure, panel: Panel) -> str:
 
 
 def limits(panels: Sequence[Panel]) -> tuple[float, float]:
-    """The lowest and the highest value to show; single values far outside of a noisy curve do not count."""
+    """The lowest and the highest value to show; outliers of a noisy curve are ignored."""
     values: list[float] = []
     for panel in panels:
         for line in panel.lines:
@@ -157,13 +157,13 @@ def limits(panels: Sequence[Panel]) -> tuple[float, float]:
 
 
 def draw(figure: Figure, runs: Sequence[str]) -> str:
-    """A figure as SVG: the panels side by side, curves smoothed with their values behind, held-out ones dashed.
+    """Draw a figure as SVG: panels side by side, smoothed curves over the raw values, held-out curves dashed.
 
-    Panels that can be compared have one scale (see `scale_of`), and all have the same steps.
+    Comparable panels share the limits of the y axis (see `scale_of`), and all panels share those of the x axis.
 
     Args:
-        figure: What to draw.
-        runs: Names of all runs, whose order gives them their colours.
+        figure: The figure to draw.
+        runs: Names of all runs; their order determines the colours.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -184,9 +184,9 @@ def draw(figure: Figure, runs: Sequence[str]) -> str:
 
 @contextmanager
 def _svg(width: float, height: float) -> Iterator[tuple[Any, io.StringIO]]:
-    """A picture to draw on, so many inches wide and high, and the text of its file once the context ends.
+    """Yield a figure of the given size in inches, and a buffer that holds its SVG when the context ends.
 
-    The same lines give the same file, in which text stays text.
+    Equal curves give identical files, in which text is stored as text.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -205,9 +205,9 @@ class Bar:
     """A model that was scored.
 
     Attributes:
-        name: What it is called.
-        score: Its score, a fraction.
-        millions: Its parameters in millions; `None` for the majority's label, which has none.
+        name: Name of the model.
+        score: Its score, as a fraction.
+        millions: Its parameters in millions; `None` for the majority label.
     """
 
     name: str
@@ -216,11 +216,11 @@ class Bar:
 
 
 def draw_scores(bars: Sequence[Bar], score: str) -> str:
-    """Scores on the left and sizes on the right as SVG, a line for each model; the majority's score is a line across.
+    """Draw scores (left) and sizes (right) as SVG, one bar for each model; the majority's score is a dotted line.
 
     Args:
-        bars: At least one, on one task.
-        score: What the score is.
+        bars: At least one, all on the same task.
+        score: Name of the score.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -249,7 +249,7 @@ def draw_scores(bars: Sequence[Bar], score: str) -> str:
 
 
 def as_data_uri(svg: str) -> str:
-    """Return a picture as a data URI, which needs no file."""
+    """Return an image as a data URI, which needs no separate file."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
@@ -273,7 +273,7 @@ def _draw_panel(axes: Any, panel: Panel, runs: list[str]) -> None:
 
 
 def _add_legend(picture: Any, grid: Sequence[Any]) -> None:
-    """One legend for all panels, if there is more than one kind of line."""
+    """Add one legend for all panels, if there is more than one kind of line."""
     found: dict[str, Any] = {}
     for axes in grid:
         handles, labels = axes.get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""The page about runs: one file of HTML that needs nothing else, or Markdown with its pictures beside it."""
+"""Writes a page about runs: a single self-contained HTML file, or Markdown with images beside it."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from hf_distill.settings.values import FILLED_IN, SILENT
 from hf_distill.storage.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
-# The heading of the figures that show scores beside sizes.
+# Heading of the figures with scores beside sizes.
 SCORES = "Scores and sizes"
 SUFFIXES = {".html": "report.html", ".htm": "report.html", ".md": "report.md"}
 
 
 def write_page(runs: Sequence[Run], output: str | Path, title: str) -> tuple[Path, str | None]:
-    """Write the page of some runs.
+    """Write a page about runs.
 
     Args:
         runs: At least one.
-        output: File to write; `.html` or `.md` says which kind.
-        title: Its heading.
+        output: File to write; its suffix, `.html` or `.md`, determines the format.
+        title: Heading of the page.
 
     Returns:
-        The file, and why it has no curves if it has none.
+        The path of the file, and the reason if it has no curves.
 
     Raises:
-        ValueError: If the file has another ending.
+        ValueError: If the file has another suffix.
     """
     path = Path(output).expanduser()
     if path.suffix not in SUFFIXES:
         raise ValueError(f"`--output` is {str(output)!r}; its ending must be one of {', '.join(SUFFIXES)}.")
     if path.name == CARD_FILE and path.is_file():
-        raise ValueError(f"`--output` is {str(output)!r}, a card that is there already: name another file.")
+        raise ValueError(f"`--output` is {str(output)!r}, which is an existing card: name another file.")
     figures, reason = _pictures(runs)
     if path.suffix == ".md":
         figures = [{**figure, "source": _beside(path, number, figure)} for number, figure in enumerate(figures, 1)]
@@ -62,7 +62,7 @@ def write_page(runs: Sequence[Run], output: str | Path, title: str) -> tuple[Pat
 
 
 def _pictures(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], str | None]:
-    """Draw every figure, or say why there is none."""
+    """Draw every figure, or return the reason why there is none."""
     planned = plan_figures(runs)
     names = [run.name for run in runs]
     try:
@@ -76,7 +76,7 @@ def _pictures(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def bars_of(runs: Sequence[Run]) -> dict[str, list[Bar]]:
-    """What was scored in what way -> the models, where there are at least two with a score and a size."""
+    """Name of a score -> its models, if at least two of them have a score and a size."""
     found: dict[str, dict[str, Bar]] = {}
     for run in runs:
         for item in run.scores:
@@ -96,7 +96,7 @@ def bars_of(runs: Sequence[Run]) -> dict[str, list[Bar]]:
 
 
 def _beside(path: Path, number: int, figure: dict[str, Any]) -> str:
-    """Write a picture into the folder of the page's pictures; its path as the page names it."""
+    """Write an image into the page's folder of images, and return its path relative to the page."""
     folder = path.with_name(f"{path.stem}_figures")
     words = f"{figure['stage']} {figure['title']}".lower().split()
     file = folder / f"{number:02d}_{'_'.join(words)}.svg"
@@ -105,12 +105,12 @@ def _beside(path: Path, number: int, figure: dict[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A cell of a Markdown table: bars would end it, line breaks its row, angle brackets begin a tag."""
+    """Format a cell of a Markdown table: bars would end it, line breaks its row, angle brackets start a tag."""
     text = " ".join(shown(value).split())
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-# Beside what is silent everywhere: folders of other verbs, and what follows from other settings.
+# Settings that are never compared, in addition to the generally silent ones: folders, and values derived from others.
 NOT_COMPARED = (
     SILENT
     | FILLED_IN
@@ -128,8 +128,8 @@ class Table:
     Attributes:
         title: Its heading.
         head: Names of its columns.
-        rows: Cells, `None` where there is no value.
-        note: A sentence under it.
+        rows: Cells, `None` for a missing value.
+        note: A sentence below it.
     """
 
     title: str
@@ -145,7 +145,7 @@ _NOTES = {
 
 
 def tables_of(runs: Sequence[Run]) -> list[Table]:
-    """Runs, scores, settings and the ends of the curves; a table without rows is left out."""
+    """Tables of runs, scores, settings and final values of the curves; a table without rows is left out."""
     tables = [_facts(runs), _scores(runs), _settings(runs), _ends(runs), _left_out(runs)]
     return [table for table in tables if table.rows]
 
@@ -187,7 +187,7 @@ def _scores(runs: Sequence[Run]) -> Table:
 
 
 def _settings(runs: Sequence[Run]) -> Table:
-    """Settings that two runs have and that differ; of a single run, those that are not the default."""
+    """Settings that two runs share and that differ; for a single run, those that are not the default."""
     plain = {name: name.rpartition(".")[2] for run in runs for name in run.settings}
     names = sorted(name for name, own in plain.items() if own not in NOT_COMPARED and not is_secret_name(own))
     if len(runs) == 1:
@@ -199,16 +199,16 @@ def _settings(runs: Sequence[Run]) -> Table:
     rows = []
     for name in names:
         values = [run.settings.get(name, missing) for run in runs]
-        # What only one kind of run can have is no difference between settings.
+        # A setting that only one kind of run has is not a difference.
         if len({repr(value) for value in values if value is not missing}) > 1:
             rows.append([name, *(None if value is missing else value for value in values)])
     without = ", ".join(run.name for run in runs if not run.settings)
-    note = f"No settings lie beside {without}." if without else ""
+    note = f"There are no settings beside {without}." if without else ""
     return Table("Settings that differ", ["setting", *(run.name for run in runs)], rows, note)
 
 
 def _ends(runs: Sequence[Run]) -> Table:
-    """Make the table of the last value of every curve."""
+    """The table of the last value of every curve."""
     keys = dict.fromkeys((stage, name) for run in runs for stage, curves in run.curves.items() for name in curves)
     rows = []
     for stage, name in keys:
@@ -223,7 +223,7 @@ def _left_out(runs: Sequence[Run]) -> Table:
 
 
 def shown(value: Any) -> str:
-    """A cell as text: a dash where there is none, four digits of a number, no folder of a path but its last."""
+    """Format a value: a dash for a missing one, four digits of a number, only the last name of a path."""
     if value in (None, "", [], {}):
         return "–"
     if isinstance(value, bool):

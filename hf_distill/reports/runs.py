@@ -28,22 +28,22 @@ class _Best:
     loaded: bool = False
 
 
-# Facts of a run that each of its trainings has.
+# Facts that each training of a run has.
 _OF_ONE_TRAINING = ("steps", "training_seconds")
 ROLES = ("teacher", "student", "baseline", "majority")
-# The student of a pipeline in int8, in its report.
+# Name of the student in int8 in the report of a pipeline.
 INT8 = "int8"
-# Values of a log that are no curve: clocks, and sums over a whole training.
+# Values of a log that are not curves: counters, and totals over a whole training.
 NO_CURVES = ("epoch", "step", "total_flos", "num_input_tokens_seen")
 NO_CURVE_ENDINGS = ("runtime", "_per_second", "_preparation_time")
 
 
-# What the fields of results, reports and states of trainers may be.
+# Allowed types of the fields of results, reports and trainer states.
 _FIELDS: dict[str, Any] = {
     **dict.fromkeys(("history", "log_history", "evaluations"), list[dict[str, Any]]),
     **dict.fromkeys(("environment", "settings", "evaluation", "latency", "majority", INT8), dict[str, Any]),
     **dict.fromkeys(("student", "baseline"), str | dict[str, Any]),
-    # Several teachers of one student are a list.
+    # Several teachers of a student are a list.
     "teacher": str | list[str] | dict[str, Any],
     **dict.fromkeys(("score", "seconds", "training_seconds"), float),
     **dict.fromkeys(("steps", "global_step", "parameters", "seed"), int),
@@ -61,15 +61,14 @@ class Run:
     """One run.
 
     Attributes:
-        name: What it is called on the page.
-        folder: Where it lies.
-        job: `distill`, `teach`, `adapt`, `evaluate`, `generate`, `pipeline`, or `training` for one that is not
-            finished.
-        facts: What its results say of it as a whole: label -> value.
+        name: Its name on the page.
+        folder: Folder of the run.
+        job: `distill`, `teach`, `adapt`, `evaluate`, `generate`, `pipeline`, or `training` for an unfinished one.
+        facts: General facts from its results: label -> value.
         settings: Resolved arguments as `<stage>.<name>`.
         curves: Stage -> name in the log -> points.
-        scores: One mapping for every model that was scored: `role`, `task`, `metric`, `split`, `score`, ...
-        left_out: Name of a curve -> how many of its values were not finite.
+        scores: One mapping for every scored model: `role`, `task`, `metric`, `split`, `score`, ...
+        left_out: Name of a curve -> number of its values that were not finite.
     """
 
     name: str
@@ -93,23 +92,23 @@ class Run:
                     continue
                 curves.setdefault(name, []).append((int(entry["step"]), float(value)))
         for name, points in curves.items():
-            # The evaluation at the end may repeat the last one of the training.
+            # The evaluation at the end may repeat the last one during training.
             curves[name] = sorted(dict(points).items())
         if not curves:
             del self.curves[stage]
 
 
 def read_runs(folders: Sequence[str | Path], names: Sequence[str] | None = None) -> list[Run]:
-    """Read the runs of some folders.
+    """Read the runs in some folders.
 
     Args:
-        folders: Folders that `distill`, `teach`, `adapt`, `evaluate`, `generate` or `pipeline` wrote, or any with a
-            `trainer_state.json` in it or in its checkpoints, such as that of a training that still runs.
-        names: What to call them. Default: as much of their paths as tells them apart.
+        folders: Folders that `distill`, `teach`, `adapt`, `evaluate`, `generate` or `pipeline` wrote, or any folder
+            with a `trainer_state.json` in it or in its checkpoints, such as that of an unfinished training.
+        names: Names of the runs; by default the parts of their paths that distinguish them.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If a folder is no run, or there is not one name for each.
+        FileNotFoundError: If a folder does not exist.
+        ValueError: If a folder is not that of a run, or the number of names is wrong.
     """
     if not folders:
         raise ValueError("`--runs` is empty: name the folder of at least one run.")
@@ -155,7 +154,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Read a file of results, and check the types of its fields.
 
     Raises:
-        ValueError: If one is not.
+        ValueError: If a field has a wrong type.
     """
     values = read_mapping(path)
     for name, hint in _FIELDS.items():
@@ -176,7 +175,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of paths, as few as tell them apart."""
+    """The shortest endings of paths that distinguish them."""
     parts = [path.resolve().parts for path in paths]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]
@@ -203,7 +202,7 @@ def _distillation(run: Run, results: Mapping[str, Any]) -> None:
 
 
 def _weight(value: Any) -> str:
-    """A weight as a number, or the schedule that it follows in words."""
+    """A weight as a number, or a description of its schedule."""
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
@@ -211,7 +210,7 @@ Reader = Callable[[Run, Mapping[str, Any]], None]
 
 
 def _fine_tuning(run: Run, results: Mapping[str, Any], *, role: str, stage: str) -> None:
-    """Read what a verb wrote that fine-tunes one model."""
+    """Read the results of a verb that fine-tunes one model."""
     run.facts = {role: results.get("base_model")} | _picked(results, "task", "steps", "training_seconds", "seed")
     run.facts |= _machine(results)
     run.scores = [_score(role, results, results)]
@@ -253,7 +252,7 @@ def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
         run.settings |= _settings(path, stage, {})
         if part in readers and (path / RESULTS_FILE).is_file():
             readers[part](run, _read(path / RESULTS_FILE))
-            # What the teacher and the student have of one name is told apart: the page is about the student.
+            # Facts that both trainings have get a prefix for the teacher: the page is about the student.
             own = {f"teacher {key}" if key in _OF_ONE_TRAINING else key: value for key, value in run.facts.items()}
             facts = (own if part == "teacher" else run.facts) | facts
     run.facts = facts | _picked(report, "task", "seconds", "command", "seed") | _machine(report)
@@ -277,7 +276,7 @@ def _score(role: str, model: Mapping[str, Any], results: Mapping[str, Any]) -> d
 
 
 def _picked(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Return those of the named values that are there."""
+    """Return the named values that exist."""
     return {name: values[name] for name in names if values.get(name) is not None}
 
 
@@ -290,14 +289,14 @@ def _machine(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(folder: Path, stage: str, results: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved arguments beside a result, or what the result itself says of them."""
+    """The resolved arguments beside a result, or those in the result itself."""
     path = folder / ARGUMENTS_FILE
     values = read_mapping(path) if path.is_file() else results.get("settings") or {}
     return {f"{stage}.{name}": value for name, value in values.items()}
 
 
 def _last_state(folder: Path) -> dict[str, Any] | None:
-    """The state of a trainer, in the folder itself or in the last of its checkpoints."""
+    """The state of a trainer, from the folder itself or from its last checkpoint."""
     if (folder / STATE_FILE).is_file():
         return _read(folder / STATE_FILE)
     found = [path for path in folder.glob(f"checkpoint-*/{STATE_FILE}") if path.parent.name[11:].isdigit()]
@@ -305,7 +304,7 @@ def _last_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _no_run(folder: Path, job: Any) -> str:
-    """Say why a folder is no run, and which folders in it are runs."""
+    """Explain why a folder is not that of a run, and list the folders in it that are."""
     files = (RESULTS_FILE, REPORT_FILE, f"checkpoint-*/{STATE_FILE}", f"*/{RESULTS_FILE}")
     *own, below = files
     inside = sorted({str(path.parent) for path in folder.glob(below)})
@@ -313,7 +312,7 @@ def _no_run(folder: Path, job: Any) -> str:
     if job is not None:
         told = "a report is about distill, teach, adapt, evaluate, generate and pipeline."
         return f"`--runs`: {str(folder)!r} is of the job {job!r}; {told}{hint}"
-    return f"`--runs`: {str(folder)!r} is no run: it has none of {', '.join(own)}.{hint}"
+    return f"`--runs`: {str(folder)!r} is not the folder of a run: it has none of {', '.join(own)}.{hint}"
 
 
 def _is_curve(name: str) -> bool:

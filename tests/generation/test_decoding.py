@@ -159,7 +159,7 @@ def test_a_model_that_has_diverged_is_refused():
     model = make_encoder()
     with torch.no_grad():
         model.masked_lm.get_output_embeddings().bias[7] = float("nan")
-    with pytest.raises(ValueError, match="logits are no numbers"):
+    with pytest.raises(ValueError, match="logits are NaN"):
         beam_search(model, [[5, 6]], GenerationSettings(max_new_tokens=4))
 
 

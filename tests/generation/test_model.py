@@ -177,7 +177,7 @@ def test_a_saved_model_refuses_another_tokenizer(tmp_path, tiny_tokenizer, tiny_
     EncoderForGeneration(masked_lm, SpecialIds.from_tokenizer(tiny_tokenizer)).save_pretrained(tmp_path)
     other = copy.deepcopy(tiny_tokenizer)
     other.mask_token = "the"
-    with pytest.raises(ValueError, match=r"learnt with the special ids .*'mask': 4.* the tokenizer has"):
+    with pytest.raises(ValueError, match=r"was trained with the special ids .*'mask': 4.* the tokenizer has"):
         EncoderForGeneration.from_pretrained(tmp_path, other)
 
 
@@ -262,7 +262,7 @@ def test_token_types_tell_source_and_target_apart_where_the_encoder_knows_two():
     [
         (MPNetConfig, "does not use transformers' attention interface"),
         (DebertaV2Config, "does not use transformers' attention interface"),
-        (ModernBertConfig, "has layers that see a window only"),
+        (ModernBertConfig, "has layers with windowed attention"),
         (MobileBertConfig, "mixes the embeddings of neighbours"),
     ],
 )

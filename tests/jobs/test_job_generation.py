@@ -247,5 +247,5 @@ def test_a_checkpoint_of_another_way_is_refused(data):
     values = {"save_strategy": "steps", "save_steps": 2}
     run(data, **values)
     part = str(data / "out" / "checkpoint-2")
-    with pytest.raises(ValueError, match="learnt in the way 'pseudo', and `--way` is 'shift'"):
+    with pytest.raises(ValueError, match="was trained with `--way` 'pseudo', and `--way` is 'shift'"):
         run(data, out="other", decoding={"way": "shift"}, **values, resume_from_checkpoint=part)

@@ -101,7 +101,7 @@ def test_models_that_look_back_only_are_refused(tiny_tokenizer):
     config = LlamaConfig(
         vocab_size=200, hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32
     )
-    with pytest.raises(ValueError, match="attends to what is before only"):
+    with pytest.raises(ValueError, match="has causal attention"):
         attention_map(LlamaModel(config), tiny_tokenizer, TEXT)
 
 

@@ -1,4 +1,4 @@
-"""Students outside PyTorch: ONNX files, in fp32 and int8, checked against the model that they came from.
+"""Students outside PyTorch: ONNX files, in fp32 and int8, checked against the original model.
 
-Nothing here changes the student itself; how fast its file runs is measured in `reports.speed`.
+Nothing here changes the student itself; the speed of its files is measured in `reports.speed`.
 """

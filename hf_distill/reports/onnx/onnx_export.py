@@ -1,4 +1,4 @@
-"""PyTorch to ONNX: one file in fp32 that agrees with the model, one in int8 made of it.
+"""PyTorch to ONNX: an fp32 file that agrees with the model, and an int8 file that is made from it.
 
 Shape legend: B rows, T padded length.
 """
@@ -26,18 +26,18 @@ from hf_distill.reports.onnx.onnx_model import DATA_FILE, INT8_FILE, ONNX_FILE, 
 from hf_distill.storage.files import new_file, new_files, remove
 from hf_distill.students.sentence import SentenceHead
 
-# Names of the outputs of a sentence encoder, by which its readers know them.
+# Names of the outputs of a sentence encoder; readers of its files expect them.
 TOKENS, VECTOR = "last_hidden_state", "sentence_embedding"
-# Shape of the inputs that the graph is traced with. A dimension of 1 would become a constant.
+# Shape of the inputs for tracing the graph. A dimension of 1 would become a constant.
 EXAMPLE_SHAPE = (2, 8)
-# Settings of a model with which it returns its named outputs alone. That of attention maps is set by its inner name:
-# its setter refuses to restore what a configuration may well say.
+# Settings with which a model returns only its named outputs. The one for attention maps is set through its private
+# name, because its setter refuses to restore some valid configurations.
 PLAIN_OUTPUTS = {"use_cache": False, "output_hidden_states": False, "_output_attentions": False, "return_dict": True}
-# An ONNX file holds 2 GB; of larger models the weights lie in a second file.
+# An ONNX file can hold 2 GB; the weights of larger models go into a second file.
 LARGEST_FILE = 2_000_000_000
-# A model that chooses among several texts reads as many of them a row.
+# Number of texts in a row of a multiple-choice model.
 NUM_CHOICES = 2
-# Shapes at which file and model are compared: one short row, rows with padding, a length that was not traced.
+# Shapes for comparing file and model: one short row, rows with padding, a length that was not traced.
 COMPARED_SHAPES = ((1, 2), (4, 24), (3, 128))
 
 
@@ -49,20 +49,21 @@ def export_onnx(
     head: SentenceHead | None = None,
     tolerance: float = 1e-3,
 ) -> float:
-    """Write `model.onnx`, in fp32, for batches of any number and length, and compare it with the model.
+    """Write `model.onnx`, in fp32, for any batch size and length, and compare it with the model.
 
-    The file computes what the model computes in eval mode; the model is left as it was. Weights of more than 2 GB lie
-    beside it in `model.onnx_data`. What an earlier export left in the folder is deleted: the int8 file was made of it.
+    The file computes the same as the model in eval mode; the model is unchanged afterwards. Weights of more than 2 GB
+    are stored beside it in `model.onnx_data`. Files of an earlier export in the folder are deleted, including an int8
+    file.
 
     Args:
         model: A transformers model with or without head, on the CPU.
-        folder: Where to write.
-        tokenizer: Says which inputs there are; without one they are `input_ids` and `attention_mask`.
-        head: Of a sentence encoder: the file gives the vector of every text too (`sentence_embedding`).
-        tolerance: Largest absolute difference of any output at a real token that is allowed.
+        folder: Destination.
+        tokenizer: Determines the inputs; without one they are `input_ids` and `attention_mask`.
+        head: For a sentence encoder: the file then also outputs the vector of every text (`sentence_embedding`).
+        tolerance: Maximum absolute difference of any output at a real token.
 
     Returns:
-        The largest difference that was found.
+        The largest difference found.
 
     Raises:
         ValueError: If torch cannot export the model, or the outputs differ by more than `tolerance`; no file is left.
@@ -94,42 +95,42 @@ def export_onnx(
 
 
 class VectorModel(nn.Module):
-    """A sentence encoder whose outputs are the states of its tokens and the vector of every text.
+    """A sentence encoder whose outputs are the states of the tokens and the vector of every text.
 
     Attributes:
-        config: That of the encoder.
+        config: Configuration of the encoder.
     """
 
     def __init__(self, encoder: PreTrainedModel, head: SentenceHead) -> None:
-        """Put the head behind the encoder."""
+        """Combine encoder and head."""
         super().__init__()
         self.encoder, self.head, self.config = encoder, head, encoder.config
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """(B, T, H) `last_hidden_state` and (B, D) `sentence_embedding`."""
+        """Return (B, T, H) `last_hidden_state` and (B, D) `sentence_embedding`."""
         segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states = self.encoder(input_ids, attention_mask=attention_mask, **segments).last_hidden_state
         return {TOKENS: states, VECTOR: self.head(states, attention_mask)}
 
 
 def quantize_onnx(folder: str | os.PathLike[str], *, reduce_range: bool = False) -> Path:
-    """Write `model_quantized.onnx` beside `model.onnx`: weights in int8, a scale for every output channel.
+    """Write `model_quantized.onnx` beside `model.onnx`, with int8 weights and a scale for every output channel.
 
-    Activations are quantised while the model runs (dynamic quantisation), so that no data is needed. The embeddings
-    are quantised too, which makes the file about a quarter of its source.
+    Activations are quantised at run time (dynamic quantisation), so no calibration data is needed. The embeddings are
+    quantised too, so the file has about a quarter of the original size.
 
     Args:
         folder: Folder of `model.onnx`.
-        reduce_range: Use 7 bits of 8, for processors that add products of 8-bit numbers in 16 bits (AVX2 and AVX512
-            without VNNI), where 8 bits overflow.
+        reduce_range: Use 7 of 8 bits, for processors that accumulate products of 8-bit numbers in 16 bits (AVX2 and
+            AVX512 without VNNI), where 8 bits overflow.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        FileNotFoundError: If there is no `model.onnx`.
+        FileNotFoundError: If `model.onnx` does not exist.
     """
     onnx = require("onnx", extra="onnx", needed_by="int8 quantisation")
     quantization = require("onnxruntime.quantization", extra="onnx", needed_by="int8 quantisation")
@@ -137,7 +138,7 @@ def quantize_onnx(folder: str | os.PathLike[str], *, reduce_range: bool = False)
     if not source.is_file():
         raise FileNotFoundError(f"There is no {ONNX_FILE} in {str(folder)!r} to quantise.")
     graph = onnx.load(source)
-    # The exporter's shapes of inner results are those from before its optimiser; they are inferred anew.
+    # The exporter's intermediate shapes are from before its optimiser; they are inferred again.
     del graph.graph.value_info[:]
     large: dict[str, Any] = {}
     if (Path(folder) / DATA_FILE).is_file():
@@ -153,7 +154,7 @@ def quantize_onnx(folder: str | os.PathLike[str], *, reduce_range: bool = False)
 
 
 def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> list[str]:
-    """The inputs of an exported model: what the tokenizer makes and the model reads."""
+    """The inputs of an exported model: those that the tokenizer makes and the model accepts."""
     made = ["input_ids", "attention_mask"] if tokenizer is None else tokenizer.model_input_names
     known = forward_columns(model)
     return [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in made and name in known]
@@ -164,7 +165,7 @@ def largest_difference(model: PreTrainedModel | VectorModel, exported: OnnxModel
 
     Args:
         model: The model in PyTorch, on the CPU.
-        exported: Its file.
+        exported: Its ONNX file.
     """
     largest = 0.0
     with evaluating(model), _plain_outputs(model.config):
@@ -173,7 +174,7 @@ def largest_difference(model: PreTrainedModel | VectorModel, exported: OnnxModel
             expected, found = model(**inputs), exported(**inputs)
             for name in exported.output_names:
                 difference = _at_real_tokens((expected[name] - found[name]).abs(), inputs.get("attention_mask"), name)
-                # A NaN on either side is no agreement.
+                # A NaN on either side counts as an infinite difference.
                 largest = max(largest, float(difference.nan_to_num(nan=float("inf")).max()))
     return largest
 
@@ -193,7 +194,7 @@ def _draw_graph(model: PreTrainedModel | VectorModel, names: list[str], path: Pa
         verbose=False,
     )
     graph = program.model
-    # Every node says where the code stands that it was drawn from: folders of this machine.
+    # Remove the metadata of nodes: it contains source paths of this machine.
     require("onnx_ir.passes.common", extra="onnx", needed_by="ONNX export").ClearMetadataAndDocStringPass()(graph)
     size = sum(value.const_value.nbytes for value in graph.graph.initializers.values())
     external = {"external_data": DATA_FILE} if size > LARGEST_FILE else {}
@@ -201,13 +202,13 @@ def _draw_graph(model: PreTrainedModel | VectorModel, names: list[str], path: Pa
 
 
 def _in_fp32(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, or a copy in fp32 where a weight has another type: processors compute with nothing else."""
+    """The model, or a copy in fp32 if a weight has another dtype: the CPU kernels support nothing else."""
     types = {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()}
     return model if types <= {torch.float32} else copy.deepcopy(model).float()
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return the error that began a chain; torch's own error at the end only says how to report it."""
+    """Return the root cause of an error; torch's own error at the top only says how to report it."""
     return error if error.__cause__ is None else _root(error.__cause__)
 
 
@@ -216,19 +217,19 @@ def _first_line(error: BaseException) -> str:
 
 
 def _random_rows(model: PreTrainedModel | VectorModel, names: list[str], shape: tuple[int, int]) -> dict[str, Tensor]:
-    """Inputs (B, T) of random tokens; the last row of several is padded from its middle on.
+    """Inputs (B, T) of random tokens; with several rows, the second half of the last one is padding.
 
-    A model that chooses has (B, `NUM_CHOICES`, T).
+    A multiple-choice model gets (B, `NUM_CHOICES`, T).
     """
     positions = getattr(model.config, "max_position_embeddings", None) or 0
-    # Two fewer, because RoBERTa counts positions from 2; XLNet has -1, which is no limit.
+    # Two fewer, because RoBERTa's positions begin at 2; XLNet has -1, which means no limit.
     longest = positions - 2 if positions > 0 else shape[1]
     rows, length = shape[0] * (NUM_CHOICES if _chooses(model) else 1), min(shape[1], longest)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
     mask = torch.ones_like(ids)
     pad = model.config.pad_token_id or 0
-    # A padding token among the words would move RoBERTa's positions.
+    # A padding token among the words would shift RoBERTa's positions.
     ids[ids == pad] = (pad + 1) % model.config.vocab_size
     if rows > 1:
         mask[-1, length // 2 :] = 0
@@ -238,12 +239,12 @@ def _random_rows(model: PreTrainedModel | VectorModel, names: list[str], shape: 
 
 
 def _chooses(model: PreTrainedModel | VectorModel) -> bool:
-    """Whether every row of a model has several texts to choose from."""
+    """Whether a model is a multiple-choice model."""
     return type(model).__name__.endswith("ForMultipleChoice")
 
 
 def _at_real_tokens(values: Tensor, mask: Tensor | None, name: str) -> Tensor:
-    """Leave out padding from outputs that have a value a token; outputs of rows stay as they are."""
+    """Drop padding from outputs with a value per token; outputs per row are unchanged."""
     of_tokens = values.dim() == 3 or name in ("start_logits", "end_logits")
     return values[mask.bool()] if of_tokens and mask is not None else values
 
@@ -252,7 +253,7 @@ def _at_real_tokens(values: Tensor, mask: Tensor | None, name: str) -> Tensor:
 def _ready_for_export(model: PreTrainedModel) -> Iterator[None]:
     """Put a model into eval mode with plain attention and without key-value cache, and restore it afterwards.
 
-    SDPA is drawn with guards against rows without any key; without them the int8 file is a tenth faster.
+    SDPA is exported with guards for rows without any key; without them the int8 file is a tenth faster.
     """
     attention = model.config._attn_implementation
     switches = attention is not None and model._can_set_attn_implementation()
@@ -263,7 +264,7 @@ def _ready_for_export(model: PreTrainedModel) -> Iterator[None]:
     noise.setLevel(logging.ERROR)
     try:
         with evaluating(model), _plain_outputs(model.config), warnings.catch_warnings():
-            # torch's exporter calls functions that torch has deprecated.
+            # torch's exporter calls deprecated functions of torch.
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -274,7 +275,7 @@ def _ready_for_export(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _plain_outputs(config: Any) -> Iterator[None]:
-    """Let a model return neither a cache nor states, under names; restore its settings afterwards."""
+    """Let a model return named outputs without cache and states; restore its settings afterwards."""
     before = {name: getattr(config, name) for name in PLAIN_OUTPUTS if getattr(config, name, None) is not None}
     for name in before:
         setattr(config, name, PLAIN_OUTPUTS[name])
@@ -287,7 +288,7 @@ def _plain_outputs(config: Any) -> Iterator[None]:
 
 @contextmanager
 def _restored_root_logger() -> Iterator[None]:
-    """Restore the root logger: ONNX Runtime logs through it, which gives it a handler for everybody's lines."""
+    """Restore the root logger: ONNX Runtime adds a handler to it, which would print everybody's lines."""
     root = logging.getLogger()
     handlers = list(root.handlers)
     root.addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""An ONNX file that stands where a PyTorch model stands: the same inputs, the same outputs by name.
+"""An ONNX file with the interface of a PyTorch model: the same inputs, and the same outputs by name.
 
 Shape legend: B rows, T padded length.
 """
@@ -16,10 +16,10 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from hf_distill._optional import require
 
-# The names that optimum and Transformers.js look for.
+# The file names that optimum and Transformers.js expect.
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_quantized.onnx"
-# The weights beside `model.onnx`, where one file cannot hold them.
+# The file of the weights, if they do not fit into `model.onnx`.
 DATA_FILE = "model.onnx_data"
 
 
@@ -28,7 +28,7 @@ class OnnxModel(nn.Module):
 
     Attributes:
         path: The file.
-        input_names: Inputs of the file: `input_ids`, `attention_mask` and, where the tokenizer makes them,
+        input_names: Inputs of the file: `input_ids`, `attention_mask` and, if the tokenizer makes them,
             `token_type_ids`.
         output_names: Its outputs, such as `logits`.
     """
@@ -40,11 +40,11 @@ class OnnxModel(nn.Module):
 
         Args:
             path: The ONNX file.
-            config: Configuration of the model it came from.
+            config: Configuration of the original model.
             num_threads: Threads of one forward pass; by default as many as torch uses.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If the file does not exist.
             ImportError: If ONNX Runtime is missing.
         """
         super().__init__()
@@ -60,14 +60,14 @@ class OnnxModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], *, file_name: str = ONNX_FILE) -> OnnxModel:
-        """The model of a folder that `hf-distill export` wrote.
+        """Open the model of a folder that `hf-distill export` wrote.
 
         Args:
             folder: The folder.
             file_name: `model.onnx`, or `model_quantized.onnx` for int8.
 
         Raises:
-            FileNotFoundError: If it has no such file.
+            FileNotFoundError: If the folder has no such file.
         """
         return cls(Path(folder) / file_name, AutoConfig.from_pretrained(folder))
 
@@ -77,12 +77,13 @@ class OnnxModel(nn.Module):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Outputs by name, on the device of the inputs.
+        """Return the outputs by name, on the device of the inputs.
 
         Args:
             input_ids: (B, T).
-            attention_mask: (B, T), 1 on real tokens; all of them if `None`.
-            token_type_ids: (B, T), 1 on the second text of a pair; 0 if `None`. Left out where the file has none.
+            attention_mask: (B, T), 1 on real tokens; `None` for all ones.
+            token_type_ids: (B, T), 1 on the second text of a pair; `None` for zeros. Ignored if the file has no such
+                input.
         """
         given: dict[str, Any] = {
             "input_ids": input_ids,

@@ -1,7 +1,9 @@
-"""A teacher and its students, run in several ways in one process and timed in turns (MiniLM supplement, speed table).
+"""Times a teacher and its students on several engines, in one process and in turns (MiniLM supplement, speed table).
 
-Two measurements. The protocol is the papers': the mean time of 100 batches of 32 rows with 128 tokens, on the engine
-that a model is loaded with. The grid has every engine at several batch sizes and lengths, over fewer batches.
+There are two measurements. The protocol is that of the papers: the mean time of 100 batches of 32 rows with 128
+tokens,
+on the engine that a model is loaded with. The grid has every engine at several batch sizes and lengths, with fewer
+batches.
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ from hf_distill.students.sizes import count_parameters
 
 logger = logging.getLogger(__name__)
 
-# Speed-up over a 12x768 teacher by layers and width: MiniLM, table 2; TinyBERT, table 1.
+# Speed-up over a 12x768 teacher, by layers and width: MiniLM, table 2; TinyBERT, table 1.
 PAPER_TEACHER = (12, 768)
 PAPER_SPEEDUPS = {(6, 768): 2.0, (12, 384): 2.7, (6, 384): 5.3, (4, 312): 9.4}
-# Long enough for the threads of one engine to stop waiting for work before another one runs.
+# Seconds that are enough for the threads of one engine to stop spinning before another one runs.
 PAUSE = 0.005
 # (batch size, length, number) -> batches on the models' device.
 Source = Callable[[int, int, int], list[Batch]]
-# Model and engine.
+# (model, engine).
 ModelOnEngine = tuple[str, str]
 
 
@@ -41,12 +43,12 @@ class Protocol:
     Attributes:
         batch_size: Rows of a batch.
         seq_length: Tokens of a row.
-        num_batches: Batches that count.
-        warmup: Batches before them that do not.
-        grid_batch_sizes: Rows of a batch, in the grid.
-        grid_seq_lengths: Tokens of a row, in the grid.
-        grid_batches: Batches that count, in each cell of the grid; one before them does not.
-        engines: Ways to run a model; the first that every model has is that of the papers' protocol.
+        num_batches: Batches that are timed.
+        warmup: Batches before them that are not timed.
+        grid_batch_sizes: Batch sizes of the grid.
+        grid_seq_lengths: Lengths of the grid, in tokens.
+        grid_batches: Batches that are timed in each cell of the grid, after one that is not.
+        engines: Engines to use; the first one that runs every model is used for the papers' protocol.
     """
 
     batch_size: int = 32
@@ -64,8 +66,8 @@ class ComparedModel:
     """One model of a comparison.
 
     Attributes:
-        name: How it is called; each name occurs once.
-        model: The model, on the device where it is timed.
+        name: Its name, which must be unique.
+        model: The model, on its device.
         tokenizer: Its tokenizer, if it has one.
         source: The id or folder that it came from, if any.
     """
@@ -82,13 +84,13 @@ def compare(
     """Time a teacher and its students.
 
     Args:
-        teacher: What the others are compared with.
-        students: The others.
-        protocol: What is timed.
-        source: Makes the batches that all of them run.
+        teacher: The model that the others are compared with.
+        students: The other models.
+        protocol: Settings of the timing.
+        source: Function that makes the batches for all of them.
 
     Returns:
-        `models` (parameters, bytes by engine), `protocol` and `grid` (a row per model, engine and shape, with
+        `models` (parameters, bytes by engine), `protocol` and `grid` (a row for each model, engine and shape, with
         `speedup` over the teacher on the same engine), `reference_engine`, `left_out` (what could not be run, and
         why).
 
@@ -127,7 +129,7 @@ def compare(
 
 
 def paper_speedups(teacher: ComparedModel, students: Sequence[ComparedModel]) -> dict[str, float]:
-    """The papers' speed-up of every student that has a shape of theirs, if the teacher has that of BERT base."""
+    """The papers' speed-up of every student with one of their shapes, if the teacher has the shape of BERT base."""
     if _size(teacher.model) != PAPER_TEACHER:
         return {}
     sizes = {student.name: _size(student.model) for student in students}
@@ -150,7 +152,7 @@ def _check(entries: Sequence[ComparedModel], protocol: Protocol, shapes: Sequenc
 def _open(
     engines: dict[str, Engines], protocol: Protocol, example: Batch, left_out: list[dict[str, str]]
 ) -> dict[ModelOnEngine, Run]:
-    """Open every model on every engine; what cannot be run goes to `left_out`."""
+    """Open every model on every engine; combinations that cannot be run are added to `left_out`."""
     runs: dict[ModelOnEngine, Run] = {}
     for engine in protocol.engines:
         for name, ways in engines.items():
@@ -178,7 +180,7 @@ def _reference(
 def _rows(
     times: dict[ModelOnEngine, tuple[float, ...]], teacher: str, reference: str, shape: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """Return the measurements at one shape, a row per model and engine."""
+    """Return the measurements at one shape, a row for each model and engine."""
     rows = []
     for (name, engine), seconds in times.items():
         latency, same, base = Latency(*shape, seconds), times.get((teacher, engine)), times[teacher, reference]

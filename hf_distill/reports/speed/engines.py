@@ -1,4 +1,4 @@
-"""The ways to run one model: plain and SDPA attention, compiled, ONNX Runtime in fp32 and in int8."""
+"""The engines that run a model: PyTorch with SDPA or eager attention, compiled, ONNX Runtime in fp32 and in int8."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from hf_distill.reports.onnx.onnx_export import export_onnx, quantize_onnx
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.reports.speed.latency import Batch, weight_bytes
 
-# The first that every model has is the one that speed-ups are measured on.
+# The first engine that runs every model is the reference for speed-ups.
 ENGINES = ("sdpa", "eager", "compiled", "onnx", "onnx_int8")
 
 Run = Callable[[Batch], Any]
 
 
 class EngineUnavailableError(RuntimeError):
-    """This model cannot be run this way here; the message says why."""
+    """A model cannot be run on an engine here; the message gives the reason."""
 
 
 class Engines:
-    """One model, run in several ways. Its weights are shared by the ways that PyTorch runs.
+    """Runs one model on several engines; PyTorch's engines share its weights.
 
     Attributes:
-        model: The model, in eval mode, as it was loaded.
-        bytes: Engine -> bytes of the weights that it reads from disk, for the engines opened so far.
+        model: The loaded model, in eval mode.
+        bytes: Engine -> size in bytes of the weights on disk, for the engines opened so far.
     """
 
     def __init__(self, model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        """Bind to a model.
+        """Use a model.
 
         Args:
             model: The model.
-            folder: Where ONNX files are written.
-            tokenizer: Says which inputs an ONNX file has.
+            folder: Folder for ONNX files.
+            tokenizer: Determines the inputs of an ONNX file.
         """
         self.model = model.eval()
         self.folder = folder
@@ -51,10 +51,10 @@ class Engines:
 
         Args:
             engine: One of `ENGINES`.
-            example: A batch to begin with, on the model's device; compiling happens on it.
+            example: A first batch, on the model's device; compilation happens on it.
 
         Raises:
-            EngineUnavailableError: If the model cannot be run this way here.
+            EngineUnavailableError: If the model cannot be run on the engine here.
         """
         run = self._onnx(engine) if engine.startswith("onnx") else self._torch(engine, example)
         file = {"onnx": ONNX_FILE, "onnx_int8": INT8_FILE}.get(engine)
@@ -65,7 +65,7 @@ class Engines:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         twin: Any = copy.deepcopy(self.model, {id(tensor): tensor for tensor in tensors})
         if engine == "compiled":
-            # One graph for all lengths and batches, as somebody would serve it.
+            # Compile one graph for all lengths and batch sizes, as in serving.
             twin.forward = torch.compile(twin.forward, dynamic=True)
         else:
             _choose_attention(twin, engine)
@@ -99,10 +99,10 @@ class Engines:
 
 
 def _choose_attention(model: PreTrainedModel, attention: str) -> None:
-    """Switch to `sdpa` or `eager`; a model without attention runs as it is.
+    """Switch to `sdpa` or `eager`; a model without attention is unchanged.
 
     Raises:
-        EngineUnavailableError: If the architecture does not have it.
+        EngineUnavailableError: If the architecture does not support it.
     """
     if shows_its_signals(model) or model.config._attn_implementation == attention:
         return

@@ -1,7 +1,7 @@
 """Latency of a teacher and a student, measured against each other in one run (MiniLM supplement, speed table).
 
-Only ratios travel between machines: the papers give a student's speed-up over its teacher, from the mean time of 100
-batches of the same inputs. Here both models take turns on every batch, so that a busy machine slows both.
+Only ratios are comparable between machines: the papers give a student's speed-up over its teacher, from the mean time
+of 100 batches of the same inputs. Here both models take turns on every batch, so that a busy machine slows down both.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of forward passes of one model.
+    """Times of the forward passes of one model.
 
     Attributes:
         batch_size: Sentences per batch.
-        seq_length: Tokens per sentence, none of them padding.
-        seconds: Time of every measured batch.
+        seq_length: Tokens per sentence, without padding.
+        seconds: Time of every timed batch.
     """
 
     batch_size: int
@@ -39,12 +39,12 @@ class Latency:
 
     @property
     def mean(self) -> float:
-        """Mean seconds per batch, the papers' number."""
+        """Mean seconds per batch, as the papers report it."""
         return statistics.fmean(self.seconds)
 
     @property
     def median(self) -> float:
-        """Median seconds per batch, which a busy machine disturbs less."""
+        """Median seconds per batch, which is less sensitive to a busy machine."""
         return statistics.median(self.seconds)
 
     @property
@@ -55,7 +55,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class SpeedComparison:
-    """A student beside its teacher.
+    """The speed and size of a student and its teacher.
 
     Attributes:
         teacher: Latency of the teacher.
@@ -63,10 +63,10 @@ class SpeedComparison:
         speedup: Median over the batches of teacher time / student time: above 1, the student is faster.
         teacher_parameters: Parameters of the teacher by part.
         student_parameters: Parameters of the student by part.
-        teacher_bytes: Bytes of the teacher's weights as `save_pretrained` writes them.
-        student_bytes: Bytes of the student's weights.
-        device: Where both ran, such as `cpu (2 threads)` or a GPU's name.
-        dtype: Type of the student's weights.
+        teacher_bytes: Size of the teacher's weights as saved by `save_pretrained`.
+        student_bytes: Size of the student's weights.
+        device: Device of both, such as `cpu (2 threads)` or a GPU's name.
+        dtype: Dtype of the student's weights.
     """
 
     teacher: Latency
@@ -80,7 +80,7 @@ class SpeedComparison:
     dtype: str
 
     def to_dict(self) -> dict[str, float | int | str]:
-        """The numbers as one flat JSON-able record."""
+        """Return the numbers as a flat record of JSON values."""
         return {
             "speedup": self.speedup,
             "teacher_seconds": self.teacher.median,
@@ -107,15 +107,15 @@ def latency_ratio(
     warmup: int = 10,
     seed: int = 0,
 ) -> SpeedComparison:
-    """Time teacher and student on the same inputs, in turns, and compare them batch by batch.
+    """Time teacher and student in turns on the same inputs, and compare them batch by batch.
 
     Args:
         teacher: The teacher.
         student: The student, on the same device.
         batch_size: Sentences per batch.
         seq_length: Tokens per sentence.
-        num_batches: Batches that count; each is run by both.
-        warmup: Batches before them that do not.
+        num_batches: Timed batches; each is run by both models.
+        warmup: Batches before them that are not timed.
         seed: Seed of the token ids.
 
     Raises:
@@ -155,18 +155,18 @@ def take_turns(
     *,
     pause: float = 0.0,
 ) -> dict[Key, tuple[float, ...]]:
-    """Time several ways to run a batch, each of them on every batch before any of them sees the next one.
+    """Time several functions in turns: each runs a batch before any of them runs the next one.
 
     Args:
-        runs: What is timed, by name. Who goes first changes from batch to batch: a later one finds warmer caches.
-        batches: Batches on the device; taken again from the first where they are fewer than are run.
-        num_batches: Batches that count.
-        warmup: Batches before them that do not.
-        device: Its queue is emptied before and after every run.
-        pause: Seconds of rest before every run, in which threads of the one before stop waiting for more work.
+        runs: Functions by name. The order changes from batch to batch, because later ones find warmer caches.
+        batches: Batches on the device; repeated from the first if there are too few.
+        num_batches: Timed batches.
+        warmup: Batches before them that are not timed.
+        device: Its queue is synchronised before and after every run.
+        pause: Seconds to wait before every run, so that the threads of the previous one stop spinning.
 
     Returns:
-        Seconds of every batch that counts.
+        Seconds of every timed batch, by name.
     """
     times: dict[Key, list[float]] = {name: [] for name in runs}
     names = list(runs)
@@ -179,18 +179,18 @@ def take_turns(
 
 
 def median_ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
-    """Median over the batches of one time over the other."""
+    """Median over the batches of one time divided by the other."""
     return statistics.median(big / small for big, small in zip(slower, faster, strict=True))
 
 
 def weight_bytes(model: PreTrainedModel) -> int:
-    """Bytes of a model's weights on disk: parameters and saved buffers, shared storage once."""
+    """Size in bytes of a model's saved weights: parameters and persistent buffers, shared storage counted once."""
     tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words: a GPU's name, or the processor with the threads that torch uses."""
+    """Describe a device: a GPU's name, or the CPU with the number of threads that torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
@@ -200,7 +200,7 @@ def check_protocol(model: PreTrainedModel, *, batch_size: int, seq_length: int, 
     """Check the numbers of a measurement.
 
     Raises:
-        ValueError: If one is out of range, or the model has no such positions.
+        ValueError: If a number is out of range, or the model has too few positions.
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -216,7 +216,7 @@ def check_protocol(model: PreTrainedModel, *, batch_size: int, seq_length: int, 
 
 
 def random_batch(model: PreTrainedModel, vocab_size: int, batch_size: int, seq_length: int, seed: int) -> Batch:
-    """Token ids (B, T) below `vocab_size` and other than the padding id, and a mask of ones, on the model's device."""
+    """Random token ids (B, T), not the padding id, and a mask of ones, on the model's device."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, vocab_size, (batch_size, seq_length), generator=generator)
     pad = model.config.pad_token_id
@@ -227,7 +227,7 @@ def random_batch(model: PreTrainedModel, vocab_size: int, batch_size: int, seq_l
 
 
 def _timed(run: Callable[[Batch], Any], batch: Batch, device: torch.device) -> float:
-    """Seconds of one run, the device's queue emptied before and after."""
+    """Seconds of one run, with the device's queue synchronised before and after."""
     _synchronize(device)
     start = time.perf_counter()
     run(batch)

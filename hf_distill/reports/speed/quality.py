@@ -1,4 +1,4 @@
-"""Reads the score of a model from the results beside it."""
+"""Reads the score of a model from the result files in its folder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Quality:
     Attributes:
         task: Name of the task.
         metric: Name of the headline metric.
-        score: Its value, a fraction.
-        by_engine: The scores of exported files: `onnx`, `onnx_int8`.
-        majority: Score of always predicting the most frequent label, where it is known.
+        score: Its value, as a fraction.
+        by_engine: Scores of exported files: `onnx`, `onnx_int8`.
+        majority: Score of always predicting the most frequent label, if known.
         constant: The only label that the model predicts; `None` if it predicts several.
     """
 
@@ -34,15 +34,15 @@ class Quality:
     constant: str | float | None = None
 
     def on(self, engine: str) -> float | None:
-        """The score on an engine; PyTorch's engines share one, a file has its own or none."""
+        """The score on an engine; PyTorch's engines share one, and an ONNX file has its own or none."""
         return self.by_engine.get(engine) if engine.startswith("onnx") else self.score
 
 
 def read_quality(folder: str | Path) -> Quality | None:
-    """Read the score of the model in a folder; `None` where it has none.
+    """Read the score of the model in a folder; `None` if it has none.
 
-    It is that of `results.json` (teach, adapt and evaluate write one) or of the facts of the model card, with those of
-    `onnx/export.json` for the same task.
+    It comes from `results.json` (written by teach, adapt and evaluate) or from the facts of the model card, together
+    with the scores in `onnx/export.json` for the same task.
     """
     path = Path(folder)
     found = _from_results(_read(path / RESULTS_FILE)) or _from_card(path)

@@ -1,4 +1,4 @@
-"""A comparison of speeds as Markdown, and as a figure of quality against latency."""
+"""Formats a comparison of speeds as Markdown, and draws quality against latency."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def format_report(facts: dict[str, Any]) -> str:
-    """The tables of a comparison, as `hf-distill bench` writes them.
+    """The tables of a comparison, as printed by `hf-distill bench`.
 
     Args:
         facts: The content of `bench.json`.
@@ -28,7 +28,7 @@ def format_report(facts: dict[str, Any]) -> str:
 
 
 def _score(quality: dict[str, Any] | None) -> str:
-    """A score beside that of the most frequent label; a dash where there is none."""
+    """A score beside that of the majority label; a dash if there is none."""
     if quality is None:
         return "–"
     majority, constant = quality.get("majority"), quality.get("constant")
@@ -43,13 +43,13 @@ MARKERS = {"sdpa": "o", "eager": "P", "compiled": "D", "onnx": "s", "onnx_int8":
 
 @dataclass(frozen=True)
 class Point:
-    """A model on an engine.
+    """A model on an engine, as a point of the figure.
 
     Attributes:
         model: Name of the model.
         engine: Name of the engine.
-        milliseconds: Median time of one sentence.
-        score: Score there.
+        milliseconds: Median time for one sentence.
+        score: Its score on this engine.
     """
 
     model: str
@@ -59,9 +59,10 @@ class Point:
 
 
 def points_of(facts: dict[str, Any]) -> list[Point]:
-    """The points of a comparison, at the last shape of its grid.
+    """The points of a comparison, for the last shape of its grid.
 
-    Scores compare on one task only, that of the first model that has one; a model with another has no point.
+    Only scores on the same task are comparable: it is the task of the first model with a score; models with scores on
+    other tasks are left out.
 
     Args:
         facts: The content of `bench.json`.
@@ -82,7 +83,7 @@ def points_of(facts: dict[str, Any]) -> list[Point]:
     return found
 
 
-# What engines are called in a figure.
+# Names of the engines in a figure.
 ENGINE_NAMES = {
     "sdpa": "PyTorch",
     "eager": "PyTorch, eager attention",
@@ -93,22 +94,22 @@ ENGINE_NAMES = {
 
 
 def short_models(names: Sequence[str]) -> dict[str, str]:
-    """Names of models without the words that all begin with: `sst2_teacher` and `sst2_4x312` are teacher and 4x312."""
+    """Names of models without their common first words: `sst2_teacher` and `sst2_4x312` become teacher and 4x312."""
     words = {name: re.split(r"[_\s]+", name) for name in names}
     beginnings = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*words.values(), strict=False))
-    # Every name keeps a word.
+    # Keep at least one word of every name.
     shared = min(len(list(beginnings)) if len(words) > 1 else 0, *(len(found) - 1 for found in words.values()))
     return {name: " ".join(found[shared:]) for name, found in words.items()}
 
 
 def draw_quality(points: list[Point], path: str | os.PathLike[str], *, title: str, ylabel: str) -> Path:
-    """Draw the points; those of one model are joined by a line.
+    """Draw the points; a line joins the points of each model.
 
     Args:
         points: At least one.
-        path: Image to write; its suffix chooses the format (png, svg, pdf).
-        title: What was measured.
-        ylabel: What the score is.
+        path: Image file to write; its suffix determines the format (png, svg, pdf).
+        title: Title of the figure.
+        ylabel: Name of the score.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -125,7 +126,7 @@ def draw_quality(points: list[Point], path: str | os.PathLike[str], *, title: st
         axes.plot(times, scores, color=f"C{number}", linewidth=1, alpha=0.6, label=model)
         for point in own:
             axes.plot(point.milliseconds, 100 * point.score, MARKERS[point.engine], color=f"C{number}", markersize=7)
-        # Lines of lower models run below each other, so that their names stand below them.
+        # The names of lower models go below their lines, which run below the others.
         below = scores[-1] < max(100 * point.score for point in points)
         place: dict[str, Any] = {"xytext": (0, -17 if below else 9), "textcoords": "offset points", "ha": "center"}
         place |= {"fontsize": 11, "fontweight": "bold"}
@@ -135,7 +136,7 @@ def draw_quality(points: list[Point], path: str | os.PathLike[str], *, title: st
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[len(models) :], labels[len(models) :], frameon=False, loc="upper left")
     axes.set_xscale("log")
-    # 1, 2, 5, 10, … in plain numbers.
+    # Ticks at 1, 2, 5, 10, … in plain numbers.
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
