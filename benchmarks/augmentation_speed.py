@@ -1,18 +1,18 @@
-"""Words per second for which a masked language model finds candidates: one forward a word, and as the package does it.
+"""Words per second for which a masked language model finds candidates: one forward pass a word, and in batches.
 
     python benchmarks/augmentation_speed.py --output benchmarks/results/augmentation_speed.jsonl
 
 Variants, in turns in one process, several rounds; medians over the rounds and their ratios are printed and appended
 to a file of JSON lines:
 
-- `per_word`: as TinyBERT's script does it: one forward per masked word, gradients recorded, logits of every token, the
-  whole vocabulary sorted, torch's default arithmetic;
+- `per_word`: like TinyBERT's script: one forward pass for each masked word, with gradients, logits for every token,
+  the whole vocabulary sorted, and torch's default arithmetic;
 - `per_word_lean`: the same without gradients and sorting, in the faster arithmetic that the package chooses;
 - `batched`: `hf_distill` in float32, from text to candidates;
 - `batched_bf16`: the same in bfloat16.
 
-Without `--masked_lm` and `--task` weights and text are random: neither changes the time. The vocabulary then has
-30,522 pieces, 65 % of the text are stop words, and sentences have the lengths of real ones (`--mean_words`).
+Without `--masked_lm` and `--task`, weights and text are random, which does not affect the time. The vocabulary then
+has 30,522 pieces, 65 % of the words are stop words, and sentences have realistic lengths (`--mean_words`).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def random_texts(count: int, mean_words: float, tokenizer: Any) -> list[str]:
 
 
 def per_word(model: Any, tokenizer: Any, splits: Sequence[SplitText], *, lean: bool) -> int:
-    """One forward per word; returns the words."""
+    """One forward pass for each word; returns the number of words."""
     count = 0
     for split in splits:
         for place in split.places:
@@ -137,12 +137,12 @@ def read_texts(options: argparse.Namespace, tokenizer: Any) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Every variant in turns. Time is that of the process, which a busy machine changes least."""
+    """Run the variants in turns. CPU time is measured, because a busy machine affects it least."""
     torch.set_num_threads(options.threads)
     set_seed(0)
     model, tokenizer = random_model(options.shape) if options.masked_lm is None else load_masked_lm(options.masked_lm)
     texts = read_texts(options, tokenizer)
-    # One forward a word is slow, and as slow for some words as for all.
+    # One forward pass a word is slow, and its rate does not depend on the number of words.
     few = texts[: max(1, len(texts) // options.fewer)]
     words = {}
 
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--task", help="texts of a task's training split instead of random ones")
     parser.add_argument("--data_dir", help="local files of the task")
     parser.add_argument("--texts", type=int, default=120)
-    parser.add_argument("--fewer", type=int, default=4, help="one forward a word runs on one text of so many")
+    parser.add_argument("--fewer", type=int, default=4, help="`per_word` runs on one text of this many")
     parser.add_argument("--mean_words", type=float, default=18.0, help="of a random text")
     parser.add_argument("--batch_tokens", type=int, help="of one forward pass; default: the package's")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds, after one that warms up")

@@ -21,7 +21,7 @@ from record import head_commit
 
 from hf_distill.commands.grid import format_tables
 
-# What a reader wants to know of a run; the rest says how it went on.
+# Facts about a run that readers want to know.
 KEPT = (
     *("score", "headlines", "metric", "metrics", "scores", "losses", "student_shape", "student_parameters", "steps"),
     *("train_loss", "train_rows", "textbook_rows", "training_seconds", "decode_speed", "decoding", "seed"),

@@ -3,8 +3,8 @@
     python benchmarks/collect_run.py --teacher runs/sst2/teacher --corpus runs/sst2/corpus \
         --distilled runs/sst2/distilled --student runs/sst2/student --output benchmarks/results/sst2.json
 
-Folders of the machine are replaced by their last part; the commands are those that the stages wrote down as
-arguments that differ from their defaults.
+Local folders are replaced by their last part; the commands are rebuilt from the arguments that the stages recorded,
+where these differ from their defaults.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from record import head_commit
 
-# What the stages were told that says something about the result.
+# Arguments of the stages that do not affect the result.
 SILENT = {
     "data_dir",
     "disable_tqdm",
@@ -59,7 +59,7 @@ JOBS = STAGES | {
 
 
 def without_paths(value: Any) -> Any:
-    """Strings that are paths, cut to their last part."""
+    """Shorten strings that are paths to their last part."""
     if isinstance(value, dict):
         return {key: without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -70,7 +70,7 @@ def without_paths(value: Any) -> Any:
 
 
 def command_of(stage: str, folder: Path) -> str:
-    """The job's command line, rebuilt from what it wrote down."""
+    """The job's command line, rebuilt from its recorded arguments."""
     from dataclasses import MISSING, fields
 
     import hf_distill.settings as arguments

@@ -1,10 +1,10 @@
-"""Draw what students score against the minutes that they cost, from the results that are committed.
+"""Draw the scores of students against their training time, from the committed results.
 
     python benchmarks/compute_figure.py --output docs/figures/quality_against_compute.svg
 
-Left: accuracy on SST-2 along four trainings of `time_to_quality.py`, first weights included. Right: the students of
-`sentence_students.py` on STS-B, every point a training of its own whose rate ends at 0; the storing of vectors is
-included.
+Left: accuracy on SST-2 during four trainings of `time_to_quality.py`, including the making of first weights. Right:
+the students of `sentence_students.py` on STS-B; every point is a separate training whose learning rate ends at 0, and
+the time for storing the teacher's vectors is included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 TEACHERS = {"SST-2": 0.884, "STS-B": 0.8811}
-# How a training is called in the legend, by its first weights, objectives and learning rate.
+# Name of a training in the legend, by first weights, objectives and learning rate.
 TRAININGS = {
     ("svd_embeddings", "logits", 6e-4): ("compressed embeddings, logits", "C1", "-"),
     ("teacher", "logits", 1e-4): ("cut out of the teacher, logits", "C0", "-"),

@@ -1,13 +1,13 @@
-"""Sentences indexed and queries answered per CPU-second, and peak memory, of every BM25 engine on the same text.
+"""Sentences indexed and queries answered per CPU-second, and peak memory, for every BM25 engine on the same text.
 
     python benchmarks/corpus_build.py --corpus general.parquet --task glue/sst2 --data_dir glue --rows 200000 \
         --num_anchors 2000 --output benchmarks/results/corpus_build.jsonl
 
-Besides the engines of the package (`retriv`, `bm25s`, `blocks`, `tantivy`) the bare libraries run on the same text:
-`retriv_library`, `bm25s_library` and `tantivy_library` index and search by the libraries' own functions alone. Every
-engine has a process of its own; CPU-seconds are user and system time with children, after a warm-up that compiles.
-Peak memory counts mapped files, as the system does. One JSON line per engine is printed and appended to the output: no
-path of this machine is in it. `engines.py` measures the same on synthetic text of any size.
+In addition to the engines of the package (`retriv`, `bm25s`, `blocks`, `tantivy`), the bare libraries run on the same
+text: `retriv_library`, `bm25s_library` and `tantivy_library` index and search only with the libraries' own functions.
+Every engine runs in a separate process; CPU-seconds are user and system time including children, after a warm-up for
+compilation. Peak memory includes mapped files, as reported by the system. One JSON line per engine, without local
+paths, is printed and appended to the output. `engines.py` measures the same on synthetic text of any size.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def measure(
     ks: list[int],
     channel: Any,
 ) -> None:
-    """Measures one engine in this process and sends the figures."""
+    """Measure one engine in this process and send the figures."""
     num_texts = len(texts.rows)
     disable_progress_bars()
     with ExitStack() as stack:
@@ -206,7 +206,7 @@ def measure_all(
     facts: dict[str, Any],
     output: str | None,
 ) -> None:
-    """Measures every engine in a process of its own; prints and writes a line for each.
+    """Measure every engine in a separate process; print and write a line for each.
 
     Args:
         engines: Names in `ENGINES`.
@@ -214,7 +214,7 @@ def measure_all(
         analyzer: From text to terms.
         queries: Terms of every query.
         ks: Hits per query.
-        facts: What stands in every line: command, seed, data, commit, versions.
+        facts: Facts for every line: command, seed, data, commit, versions.
         output: File of JSON lines to append to.
     """
     context = multiprocessing.get_context("spawn")
@@ -225,7 +225,7 @@ def measure_all(
 
 
 def from_own_process(context: Any, measure: Callable[..., None], *given: Any) -> dict[str, Any]:
-    """The figures that a function sends from a process of its own."""
+    """Run a function in a separate process and return the figures that it sends."""
     receive, send = context.Pipe(duplex=False)
     worker = context.Process(target=measure, args=(*given, send))
     worker.start()

@@ -1,12 +1,12 @@
-"""A general corpus in shards against one index on the same text: seconds, bytes, memory, and whether the rows agree.
+"""A general corpus in shards compared with a single index: seconds, bytes, memory, and whether the rows agree.
 
     python benchmarks/corpus_shards.py --corpus general.parquet --task glue/sst2 --data_dir glue --rows 200000 \
         --num_shards 1 4 --k 10 --output benchmarks/results/corpus_shards.jsonl
 
-Every job - the first and the second pass over each shard, the merge, the build with one index - runs in a process of
-its own, as on a cluster, one after the other, with one thread. CPU-seconds are user and system time with children,
-after a warm-up that imports and compiles; memory is the peak of the largest job, that of the warm-up beside it. One
-JSON line per number of shards is printed and appended to the output.
+Every job - the first and the second pass over each shard, the merge, the build with a single index - runs in a
+separate process with one thread, as on a cluster, one after the other. CPU-seconds are user and system time including
+children, after a warm-up for imports and compilation; memory is the peak of the largest job, listed beside that of the
+warm-up. One JSON line per number of shards is printed and appended to the output.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def jobs_of(
 def measure(
     options: argparse.Namespace, num_shards: int | None, step: str, place: int, folder: str, send: Any
 ) -> None:
-    """Does one job in this process and sends its figures."""
+    """Do one job in this process and send its figures."""
     disable_progress_bars()
     corpus, anchors, settings = read(options)
     few = corpus.select(range(2000))
@@ -104,7 +104,7 @@ def read(options: argparse.Namespace) -> tuple[Dataset, list[str], CorpusArgumen
 def run(options: argparse.Namespace, num_shards: int | None) -> dict[str, Any]:
     """All jobs of one build."""
     figures: dict[str, Any] = {"num_shards": num_shards or "one index"}
-    # Forked from a process that has imported everything, and run nothing.
+    # The fork server has imported everything, but has not run anything.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "numba"])
     with tempfile.TemporaryDirectory() as folder:

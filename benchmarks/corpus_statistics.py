@@ -1,12 +1,12 @@
-"""Why a contextualized corpus helps: size, diversity and words in common of corpora (Tables 1 and 3, Figure 3).
+"""Why a contextualized corpus helps: size, diversity and common words of corpora (Tables 1 and 3, Figure 3).
 
     python benchmarks/corpus_statistics.py --tasks glue/rte glue/mrpc --data_dir glue --corpora runs/corpora \
         --general runs/general --output benchmarks/results/corpus_statistics.json --figures docs/figures
     python benchmarks/corpus_statistics.py --page docs/compare.md   # its tables, from the results
 
-`--corpora` holds a folder `cc_TASK` of `hf-distill corpus` and `taskda_TASK` of `hf-distill augment` for every task
-(`cc_rte`), both of the same training rows; the comparison takes just these rows as the task's own text. Results of
-other tasks stay in the output.
+`--corpora` holds, for every task, a folder `cc_TASK` of `hf-distill corpus` and `taskda_TASK` of `hf-distill augment`
+(such as `cc_rte`), made from the same training rows; exactly these rows are the task's own text in the comparison.
+Results of other tasks in the output are kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from record import head_commit, script_command
 from hf_distill.corpus.compare.report import markdown_table
 
 TASK, AUGMENTED, RETRIEVED, GENERAL = "task", "taskda", "cc", "general"
-# How far apart two corpora may be, of the larger one, to count as equally diverse.
+# Maximum relative difference between two corpora (of the larger one) that count as equally diverse.
 ALIKE = 0.1
 RESULTS = "benchmarks/results/corpus_statistics.json"
 BETWEEN = re.compile(r"(<!-- tables:begin[^\n]*-->\n)(.*?)(<!-- tables:end -->)", flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Time a distillation step against the sum of its bare parts, a plain implementation, and plain fine-tuning.
+"""Time a distillation step against the sum of its parts, a straightforward implementation, and plain fine-tuning.
 
     python benchmarks/distillation_step.py --student 6x384 --workload sent \
         --output benchmarks/results/distillation_step.jsonl
@@ -7,14 +7,14 @@ Four variants run in turns in one process, several rounds; the medians over the 
 and appended to a file of JSON lines:
 
 - `trainer`: `DistillationTrainer` with the relation objective and its defaults (batches by length, early stop);
-- `bare`: on the same batches the teacher's forward up to Q, K, V of the layer, the student's forward and backward to
-  the same point without any loss worth the name, gradient clipping and the optimizer;
-- `plain`: what a careful reader writes from the paper: random batches padded to their longest row, eager attention,
-  all hidden states kept, Q, K, V projected again from them, the loss over all heads at once;
+- `bare`: on the same batches the teacher's forward pass up to Q, K, V of the layer, the student's forward and backward
+  pass to the same point with a trivial loss, gradient clipping and the optimizer;
+- `plain`: a careful implementation from the paper: random batches padded to their longest row, eager attention, all
+  hidden states kept, Q, K, V projected again from them, the loss over all heads at once;
 - `finetuning`: stock `Trainer` on labels, the student alone, batches by length.
 
-The rows are random token ids with the lengths of real sentences (`sent`: mean 32, longest about 128) or all of 128
-(`full`); the weights are random. Neither changes the time of a step.
+The rows are random token ids with the lengths of real sentences (`sent`: mean 32, longest about 128) or with 128
+tokens (`full`); the weights are random. This does not affect the time of a step.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TEACHERS = {"base": (12, 768, 12, 12), "large": (24, 1024, 16, 19)}
 
 
 class StepClock(TrainerCallback):
-    """Seconds between the ends of steps: everything a user waits for, data included."""
+    """Seconds between the ends of steps, data loading included."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []

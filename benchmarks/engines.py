@@ -1,11 +1,11 @@
-"""Every BM25 engine on the same synthetic text of any size: rows and queries per CPU-second, bytes, peak memory.
+"""Every BM25 engine on synthetic text of any size: rows and queries per CPU-second, bytes, peak memory.
 
     python benchmarks/engines.py --rows 1000000 --output benchmarks/results/engines.jsonl
 
-The text is drawn from a Zipf-Mandelbrot distribution over a million words, 6 to 32 of them in a sentence; the 150
-commonest words are stop words, and nothing is stemmed. A query is ten different words of a sentence that are not stop
-words. What is measured, and how, is `corpus_build.py`'s; retriv's library runs up to five million rows, because it
-needs more than 2 GB per million.
+The text is drawn from a Zipf-Mandelbrot distribution over a million words, with 6 to 32 words in a sentence; the 150
+most frequent words are stop words, and nothing is stemmed. A query is ten different words of a sentence that are not
+stop words. The measurements are those of `corpus_build.py`; retriv's library runs only up to five million rows,
+because it needs more than 2 GB per million.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Score teachers of several seeds, their ensemble (mean of logits) and the one student that learnt from all of them.
+"""Score teachers of several seeds, their ensemble (mean of logits), and the single student distilled from all of them.
 
     python benchmarks/ensemble.py --teachers runs/ner/teacher1 runs/ner/teacher2 runs/ner/teacher3 \
         --student runs/ner/ensemble_student --task conll2003 --data_dir data \
         --output benchmarks/results/ensemble.jsonl
 
-TextBrewer's table 4 in small. The folders are those of `hf-distill teach` and `hf-distill distill --teacher_models`;
-their settings are read from the results that lie in them.
+This is a small version of TextBrewer's table 4. The folders are those of `hf-distill teach` and `hf-distill distill
+--teacher_models`; their settings are read from their results.
 """
 
 from __future__ import annotations

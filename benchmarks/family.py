@@ -1,11 +1,11 @@
-"""CPU-seconds of a step of a family, against the steps of its students' trainings alone.
+"""CPU-seconds of a step of a family, compared with the steps of separate trainings of its students.
 
     python benchmarks/family.py --students 6x384 4x312 --output benchmarks/results/family.jsonl
 
-The family and each student alone train in turns in one process, on the rows of `distillation_step.py`: random token
-ids with the lengths of real sentences, random weights, the relation objective, batches by length. `family_to_alone`
-is the median over the rounds of the family's CPU-seconds divided by the sum of its students' own; `saved_per_pass` is
-what one pass of the teacher less saves of them.
+The family and each separate student train in turns in one process, on the rows of `distillation_step.py`: random token
+ids with the lengths of real sentences, random weights, the relation objective, batches by length. `family_to_alone` is
+the median over the rounds of the family's CPU-seconds divided by the sum for the separate students; `saved_per_pass`
+is the number of CPU-seconds saved by each pass of the teacher that is not needed.
 """
 
 from __future__ import annotations

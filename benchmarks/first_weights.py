@@ -1,13 +1,13 @@
-"""What first weights of a student are worth, before and after updates: states explained, STS-B, tasks.
+"""The value of a student's first weights, before and after updates: variance of states explained, STS-B, tasks.
 
     python benchmarks/first_weights.py --teacher models/me5-small-en-zh --data_dir data --textbook corpus.parquet \
         --prefix "query: " --shape 4x312 --inits teacher cut svd_embeddings random --updates 0 250 1000 --seeds 1 2 3 \
         --work_dir runs/first_weights --output benchmarks/results/first_weights.jsonl
 
-`teacher` is cut and refitted, `cut` only cut. Students learn the teacher's relations of the last layers and its hidden
-states, on the rows behind those of the refit. STS-B is the Spearman correlation of the cosines of mean-pooled vectors
-with the judgements, without any training on the task; tasks are adapted to with the same settings for every student.
-What is in the output already is not run again.
+`teacher` is cut out of the teacher and refitted, `cut` only cut out. Students learn the teacher's relations of the
+last layers and its hidden states, on rows that follow those of the refit. STS-B is the Spearman correlation of the
+cosines of mean-pooled vectors with the gold scores, without training on the task; for tasks, every student is adapted
+with the same settings. Results that are already in the output are not computed again.
 """
 
 from __future__ import annotations

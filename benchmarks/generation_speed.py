@@ -1,16 +1,16 @@
-"""Rows a CPU-second that an encoder writes: with stored keys and values, and computing every row anew.
+"""Rows per CPU-second that an encoder generates: with the key-value cache, and computing every row again.
 
     python benchmarks/generation_speed.py --output benchmarks/results/generation_speed.jsonl
 
 Variants, in turns in one process; medians over the rounds are printed and appended to a file of JSON lines:
 
 - `cached`: `hf_distill`'s beam search;
-- `uncached`: the same search, for which each step packs source and text of every hypothesis and runs the whole row
-  (on fewer rows: it is as slow for some as for all);
+- `uncached`: the same search, in which each step packs source and text of every hypothesis and runs the whole row (on
+  fewer rows, because the rate does not depend on their number);
 - `greedy`: `cached` with one beam.
 
-Weights and text are random: neither changes the time of a step. Sources have the lengths of SQuAD's passages with
-their answers, and every text has `--target_tokens` tokens.
+Weights and text are random, which does not affect the time of a step. Sources have the lengths of SQuAD's passages
+with their answers, and every text has `--target_tokens` tokens.
 """
 
 from __future__ import annotations

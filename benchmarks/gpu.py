@@ -1,11 +1,11 @@
-"""Measure on one GPU what a distillation costs there: the relation loss, whole steps, waits, memory, loss curves.
+"""Measure the costs of a distillation on one GPU: the relation loss, whole steps, waits, memory, loss curves.
 
     python benchmarks/gpu.py --minutes 4 --output benchmarks/results/gpu.jsonl
 
-The cases run in order of their worth until the time is over; every case is a line of JSON, written as soon as it is
-measured. A case that fails is a line with its error, and cases for which no time was left are named at the end.
-Weights and token ids are random: neither changes a time. `--small` runs the same code at sizes that a CPU does in
-seconds.
+The cases run in order of importance until the time is over; every case is a line of JSON, written as soon as it is
+measured. A case that fails is a line with its error, and cases for which no time was left are listed at the end.
+Weights and token ids are random, which does not affect the times. `--small` runs the same code at sizes that a CPU
+finishes in seconds.
 
 - `ceilings`: what the card reaches in a plain copy and in plain matrix products;
 - `relation`: fused kernel against slices: error against float64, milliseconds forward and backward, peak memory;
@@ -16,8 +16,8 @@ seconds.
 - `curve`: the loss of the same run in fp32, bf16 and fp16;
 - `tiles`: the kernel with other tile sizes.
 
-Share of peak is that of the models' own products (24 d² + 4 T d operations a token and layer, three times that where
-there is a backward pass) in the dense bf16 rate of the data sheet, `--peak`.
+Share of peak is that of the models' own products (24 d² + 4 T d operations per token and layer, three times that with
+a backward pass) relative to the dense bf16 rate of the data sheet, `--peak`.
 """
 
 from __future__ import annotations
@@ -361,7 +361,7 @@ def run(options: argparse.Namespace) -> list[str]:
 
 
 def attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a measurement gives, or its error: the cases after it shall have their turn."""
+    """Run a measurement; return its error if it fails, so that the following cases still run."""
     try:
         return measure()
     except Exception as error:

@@ -6,9 +6,9 @@
     python benchmarks/model_cards.py model_cards/NAME --student runs/x/encoder --scores runs/x/stsb \
         --teacher_scores runs/teacher/stsb --commands runs/stored runs/x/encoder
 
-The second form reads what was measured off the folders of the runs first, and writes it into `facts.yaml`; what was
-written there by hand (names on the Hub, licences, limits, how the text was made) stays. `model_cards/README.md` has
-every key. Cards of a release are complete or an error: nothing is shown that was not measured.
+The second form first reads the measurements from the folders of the runs and writes them into `facts.yaml`; facts that
+were written by hand (names on the Hub, licences, limits, how the text was made) are kept. `model_cards/README.md`
+lists every key. Incomplete cards of a release are an error, and nothing is shown that was not measured.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "model_cards"
 FACTS = "facts.yaml"
 CARD = "README.md"
-# What a reader of a released card must find; of every score too.
+# Facts that a released card must have, also for every score.
 REQUIRED = (
     *("teacher", "student", "objectives", "corpus", "updates", "rows_per_update", "seed", "scale", "scores", "speed"),
     *("commands", "hardware", "versions", "limits", "citations", "language", "licence"),
@@ -41,7 +41,7 @@ TEXT = "text_classification"
 # The Hub's name of a task where it is not that of the rows.
 TASK_TYPES = {Pairs.headline: SENTENCES}
 TEXTBOOK_ROWS = "rows of the whole textbook"
-# Of models and corpus: what no run knows, so that what stands in the file stays.
+# Facts about models and corpus that no run knows; those in the file are kept.
 BY_HAND = ("name", "hub_id", "revision", "lineage", "licence", "description")
 
 

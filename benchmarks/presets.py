@@ -1,15 +1,15 @@
-"""Run every preset for real at small scale: one teacher, one task, the same rows; a line of results each.
+"""Run every preset at small scale: one teacher, one task, the same rows; one line of results for each.
 
     python benchmarks/presets.py --teacher runs/sst2/teacher --encoder ENCODER --data_dir glue \
         --output benchmarks/results/presets.jsonl
 
 The papers' presets are made for teachers of width 768 and weeks of training. Here the teacher has 12 layers of width
-384, so shapes are scaled down with it (`SMALL`), most students begin from some of its layers, and all presets share
-rows, epochs, batch and a learning rate for random or for copied weights. What the student learns from, and with
-which weights, is the preset's own. Where a preset teaches no head of the task, the student is adapted on the same
-rows for one epoch. The baseline is the student of most presets, on the labels alone with as many updates. The
-numbers say that every preset runs and learns; they compare no papers. Presets that the output has already are left
-out, so that a stopped run continues.
+384, so shapes are scaled down with it (`SMALL`), most students begin with some of its layers, and all presets share
+rows, epochs, batch size and a learning rate for random or for copied weights. Objectives and their weights are the
+preset's own. If a preset teaches no head for the task, the student is adapted on the same rows for one epoch. The
+baseline is the student of most presets, trained on the labels alone with as many updates. The numbers show that every
+preset runs and learns; they do not compare papers. Presets that are already in the output are skipped, so that a
+stopped run continues.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from hf_distill.settings.presets import list_presets, read_preset
 from hf_distill.tasks import get_task
 from hf_distill.trainers.fine_tuning.task_models import load_task_model
 
-# Random weights would need thousands of updates; copied layers show in hundreds what an objective does.
+# Random weights would need thousands of updates; with copied layers, hundreds show what an objective does.
 COPIED = {"student_shape": "4x384", "student_init": "teacher_layers", "student_layers": [3, 6, 9, 12]}
 HALF = {"student_shape": "6x384", "student_layers": [1, 2, 3, 4, 5, 6]}
 SMALL: dict[str, dict[str, Any]] = {
@@ -63,7 +63,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mt_dnn_kd": {},
 }
 WITH_LABELS = ("pkd", "bam", "mt_dnn_kd")
-# What they distil has no head of the task.
+# Presets whose distillation has no head for the task.
 ADAPTED = ("minilm", "minilm_hidden_mse", "minilmv2", "tinybert_general", "distilbert")
 RATES = {"random": 4e-4, "copied": 1e-4}
 

@@ -1,4 +1,4 @@
-"""What every script has: its parser, its command, what a result carries, and the file that it goes to."""
+"""What all scripts share: the parser, the command, the origin of a result, and its output file."""
 
 import argparse
 import json
@@ -13,21 +13,21 @@ from typing import Any
 
 
 def script_parser(text: str | None) -> argparse.ArgumentParser:
-    """A parser that shows what a script says of itself, with `--output`."""
+    """A parser with the script's docstring as description, and `--output`."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
     return parser
 
 
 def script_command(name: str, words: Sequence[str] | None = None) -> str:
-    """The command of a script, without folders of this machine."""
+    """The command line of a script, without local folders."""
     given = sys.argv[1:] if words is None else words
     shown = [Path(word).name if Path(word).is_absolute() else word for word in given]
     return shlex.join(["python", f"benchmarks/{name}.py", *shown])
 
 
 def origin(name: str) -> dict[str, Any]:
-    """Where a result of a script that times torch comes from."""
+    """The origin of a result of a script that times torch."""
     import torch
 
     return {
@@ -41,20 +41,20 @@ def origin(name: str) -> dict[str, Any]:
 
 
 def head_commit() -> str:
-    """The commit that is checked out, short, with `+` for changes of the package on top."""
+    """The checked-out commit, abbreviated, with `+` if the package has uncommitted changes."""
     head = _git("rev-parse", "--short", "HEAD")
     return head + ("+" if _git("status", "--porcelain", "--", "../hf_distill") else "")
 
 
 def report(result: dict[str, Any], output: str | Path | None, indent: int | None = 2) -> None:
-    """Print a result, and add it to a file where one is named."""
+    """Print a result, and append it to a file if one is named."""
     print(json.dumps(result, indent=indent), flush=True)
     if output:
         append_line(output, result)
 
 
 def append_line(output: str | Path, result: dict[str, Any]) -> None:
-    """Add a result to a file of JSON lines, which is made if need be."""
+    """Append a result to a file of JSON lines, which is created if needed."""
     file = Path(output)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as lines:

@@ -4,9 +4,9 @@
     python benchmarks/release.py en-6x384 --weights outputs/release --owner me --push
 
 A student NAME has its card in `model_cards/NAME` and its weights in `outputs/release/NAME`, the folder that
-`hf-distill distill` or `adapt` wrote. Its card must be what its facts say, complete for a visitor of the Hub, and
-equal to what the run wrote beside the weights; the weights must be those that the facts count, and finite. Nothing is
-sent without `--push`, and nothing at all while one student has a problem.
+`hf-distill distill` or `adapt` wrote. Its card must match its facts, be complete for a visitor of the Hub, and equal
+the facts that the run wrote beside the weights; the weights must be finite and have the recorded number of parameters.
+Nothing is sent without `--push`, or while any student has a problem.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ RESULTS = "results.json"
 
 
 def problems_with(card: Path, weights: Path, staged: Path) -> list[str]:
-    """What stands against the release of a student, a sentence each.
+    """The problems that prevent the release of a student, one sentence each.
 
     Args:
-        card: Its folder of `model_cards`.
-        weights: Its weights with what the run wrote beside them.
-        staged: An empty folder, which becomes what is to be pushed: the weights with the card.
+        card: Its folder in `model_cards`.
+        weights: Its weights, with the files that the run wrote beside them.
+        staged: An empty folder, which is filled with what would be pushed: the weights with the card.
     """
     try:
         facts = read_card_facts(card)
@@ -61,7 +61,7 @@ def problems_with(card: Path, weights: Path, staged: Path) -> list[str]:
 
 
 def _differences(card: Path, facts: CardFacts, weights: Path) -> list[str]:
-    """Facts of the card that are not those of the run."""
+    """Facts of the card that differ from those of the run."""
     known = yaml.safe_load((card / FACTS).read_text(encoding="utf-8"))
     results = read_json(weights / RESULTS)
     if results["job"] == "distill":
@@ -80,7 +80,7 @@ def _differences(card: Path, facts: CardFacts, weights: Path) -> list[str]:
 
 
 def _of_weights(facts: CardFacts, weights: Path) -> list[str]:
-    """What is wrong with the weights themselves."""
+    """Problems of the weights themselves."""
     model = load_model(str(weights), flag="--weights")
     load_tokenizer(str(weights), flag="--weights")
     check_weights(model, "Nothing is released: the")
@@ -95,19 +95,19 @@ def _of_weights(facts: CardFacts, weights: Path) -> list[str]:
 
 
 def _parameters_in(file: Path) -> int:
-    """Numbers in a file of weights: a model that is loaded may leave out what it does not read, such as a pooler."""
+    """Number of parameters in a file of weights: a loaded model may omit unused ones, such as a pooler."""
     with safetensors.safe_open(file, framework="pt") as stored:
         return sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118
 
 
 def release(options: argparse.Namespace) -> list[str]:
-    """Check every student, show what would be sent, and send it if asked to and nothing stands against it.
+    """Check every student, show what would be sent, and send it if requested and there are no problems.
 
     Returns:
         The problems.
 
     Raises:
-        ValueError: If there is no such card.
+        ValueError: If a card does not exist.
     """
     cards = {path.parent.name: path.parent for path in sorted(options.cards.glob(f"*/{FACTS}"))}
     unknown = sorted(set(options.names) - set(cards))
@@ -133,14 +133,14 @@ def release(options: argparse.Namespace) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, check, show, push; 1 if something stands against a release."""
+    """Parse, check, show, push; returns 1 if there is a problem."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="students; by default all of model_cards")
     parser.add_argument("--weights", type=Path, required=True, help="folder with a folder of weights for each student")
     parser.add_argument("--cards", type=Path, default=CARDS, help="folder of the cards")
     parser.add_argument("--owner", help="owner of the repositories; by default that of the card's hub_id")
     parser.add_argument("--private", action="store_true", help="make the repositories private")
-    parser.add_argument("--push", action="store_true", help="send what was shown")
+    parser.add_argument("--push", action="store_true", help="send the files that were shown")
     options = parser.parse_args(argv)
     problems = release(options)
     for problem in problems:

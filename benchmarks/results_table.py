@@ -1,10 +1,10 @@
-"""The tables of scores in README.md and the documentation, from the runs under benchmarks/results.
+"""The tables of scores in README.md and the documentation, from the results in benchmarks/results.
 
     python benchmarks/results_table.py            # prints them
     python benchmarks/results_table.py --write    # puts them into the pages
 
-In the README every row is one file that `collect_run.py` wrote, in the page of presets one line of `presets.py`. Other
-pages hold the tables of a file of `collect_grid.py` where they name it: `<!-- tables:begin FILE -->`.
+In the README every row is a file from `collect_run.py`; in the page of presets every row is a line from `presets.py`.
+Other pages contain the tables of a file from `collect_grid.py` where they name it: `<!-- tables:begin FILE -->`.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Students of a sentence encoder, by this package and by sentence-transformers, in the same minutes on the same rows.
+"""Students of a sentence encoder by this package and by sentence-transformers, with equal time on the same rows.
 
     python benchmarks/sentence_students.py --teacher models/all-mpnet-base-v2 --textbook corpus.parquet \
         --shapes 6x384 4x312 --minutes 60 --tasks glue/stsb=data/glue sick=data/sick --squad data/squad \
         --others models/all-MiniLM-L6-v2 --work_dir runs/sentence --output benchmarks/results/sentence_students.jsonl
 
-Variants: `ours` trains the objectives of `--objectives` beside the running teacher; `theirs` trains `EmbedDistillLoss`
-of sentence-transformers with the same first weights, `theirs_random` with random ones. The minutes of `theirs` begin
-with its teacher's vectors of the rows, which that package computes beforehand. How many updates the minutes have is
-measured on `--trial` updates first, so that both end with a learning rate of 0; where other jobs disturb the clock,
-`--updates` says how many. Teacher and `--others` are scored as they are. Whatever has its result in `--work_dir` is
-not run again; `--small` is a try of a minute.
+Variants: `ours` trains the objectives of `--objectives` with the teacher running beside it; `theirs` trains
+`EmbedDistillLoss` of sentence-transformers with the same first weights, `theirs_random` with random ones. The minutes
+of `theirs` include computing the teacher's vectors of the rows, which that package does beforehand. The number of
+updates for the given minutes is first measured on `--trial` updates, so that both trainings end with a learning rate
+of 0; if other jobs disturb the clock, `--updates` sets it. Teacher and `--others` are scored without training. Results
+that are already in `--work_dir` are not computed again; `--small` is a test of a minute.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
-"""A reranker and a classifier of several labels as students, on real rows, with and without their teachers.
+"""A reranker and a multi-label classifier as students, on real rows, with and without their teachers.
 
     python benchmarks/students_on_real_rows.py --encoder models/me5-small-en-zh --data_dir data \
         --cases reranker labels --teacher_updates 300 --updates 300 --seeds 1 2 3 --work_dir runs/real_rows \
         --output benchmarks/results/students_on_real_rows.jsonl
 
-`reranker`: which question asks the same? Questions of QQP that have a duplicate are queries, the others are documents,
-and BM25 finds the candidates as `hf-distill corpus` does. The teacher learns lists of them by the duplicates; students
-learn `margin` or `listwise` from its stored scores. `labels`: which kinds of entities a sentence of CoNLL-2003 (or
-CLUENER) names. The teacher is fine-tuned; the student learns its predictions by binary cross-entropy.
+`reranker`: which question is a duplicate? Questions of QQP that have a duplicate are queries, the others are
+documents, and BM25 finds the candidates as `hf-distill corpus` does. The teacher is trained on these lists with the
+duplicates as labels; students learn `margin` or `listwise` from its stored scores. `labels`: which kinds of entities
+does a sentence of CoNLL-2003 (or CLUENER) name? The teacher is fine-tuned; the student learns its predictions by
+binary cross-entropy.
 
-Variants without a teacher make equally many updates on the labels alone: `labels` with the same first weights, cut out
-of the teacher, `labels_random` with random ones. Scores are those of validation rows, of every student also before its
-first update. A case's teacher is made once, and what has its result in `--work_dir` is not run again; `--small` is a
-try of a minute.
+Variants without a teacher make the same number of updates on the labels alone: `labels` with the same first weights,
+cut out of the teacher, `labels_random` with random ones. Scores are on validation rows, for every student also before
+its first update. The teacher of a case is made once, and results that are already in `--work_dir` are not computed
+again; `--small` is a test of a minute.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Case:
         raise NotImplementedError
 
     def known(self) -> dict[str, float]:
-        """Scores of what learns nothing."""
+        """Scores of a baseline that learns nothing."""
         raise NotImplementedError
 
     def fit(
@@ -117,7 +118,7 @@ class Case:
         return round(time.monotonic() - started, 1)
 
     def teacher(self) -> dict[str, Any]:
-        """Make the teacher, and say how good it is."""
+        """Make the teacher, and return its scores."""
         set_seed(self.words.seeds[0])
         model = AutoModelForSequenceClassification.from_pretrained(self.words.encoder, **self.head())
         before = self.scores(model)
@@ -127,7 +128,7 @@ class Case:
         return {"seconds": seconds, "parameters": count_parameters(model).total, **self._scored(model, before)}
 
     def student(self, variant: str, seed: int) -> dict[str, Any]:
-        """Train one student, and say how good it is."""
+        """Train one student, and return its scores."""
         start, before = self.start("random" if variant == "labels_random" else "teacher", seed)
         student = AutoModelForSequenceClassification.from_pretrained(start)
         teacher = None
@@ -273,7 +274,7 @@ class Labels(Case):
         return rounded({name: found[self.task.spec.headline_split][name] for name in self.task.spec.metrics})
 
     def known(self) -> dict[str, float]:
-        """Each kind as likely as it is among the training rows, whatever the sentence says."""
+        """Predict each kind with its frequency in the training rows, for every sentence."""
         train, rows = (np.array(self.task.dataset[split]["label"][:]) for split in self.task.dataset)
         shares = np.broadcast_to(logit(train.mean(0).clip(1e-6, 1 - 1e-6)), rows.shape)
         return rounded(compute_scores(self.task.spec, predictions_of(self.task.spec, shares), rows))

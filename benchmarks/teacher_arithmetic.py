@@ -1,13 +1,12 @@
-"""Time, memory and error of a teacher's forward pass in every arithmetic that `--teacher_dtype` knows.
+"""Time, memory and error of a teacher's forward pass in every arithmetic of `--teacher_dtype`.
 
     python benchmarks/teacher_arithmetic.py --output benchmarks/results/teacher_arithmetic.jsonl
 
-A BERT of random weights runs as a `LiveTeacher` that is asked for its last hidden state, on the CPU. The variants run
-in turns in one process, several rounds; medians over the rounds are printed, and the median ratio of each to int8.
-Seconds are those of the processor, all threads together, so that other programs disturb them less.
-`float32` is on the strict path of the processor, `float32_fast` on the one that `--fp32_matmul auto` would choose.
-Errors are relative to `float32`. `packed_megabytes` come on top of the weights.
-int8 needs torchao: pip install 'hf_distill[int8]'.
+A BERT with random weights runs as a `LiveTeacher` that returns its last hidden state, on the CPU. The variants run in
+turns in one process for several rounds; medians over the rounds are printed, and the median ratio of each to int8.
+Seconds are CPU time of all threads together, which other programs affect less. `float32` uses the strict path of the
+processor, `float32_fast` the one that `--fp32_matmul auto` would choose. Errors are relative to `float32`.
+`packed_megabytes` are in addition to the weights. int8 needs torchao: pip install 'hf_distill[int8]'.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def make_teachers(options: argparse.Namespace) -> dict[str, LiveTeacher]:
 
 
 def weight_megabytes(teacher: LiveTeacher) -> float:
-    """Memory of the weights, rounded ones by the numbers and scales they are made of."""
+    """Memory of the weights; quantised ones are counted by their integers and scales."""
     total = 0
     for weight in teacher.model.parameters():
         names = weight.__tensor_flatten__()[0] if hasattr(weight, "__tensor_flatten__") else []

@@ -1,12 +1,12 @@
-"""Seconds of a teacher's forward pass on the CPU: with and without packed weights, with SDPA and with products.
+"""Seconds of a teacher's forward pass on the CPU: with and without packed weights, with SDPA and sliced attention.
 
     python benchmarks/teacher_speed.py --output benchmarks/results/teacher_speed.jsonl
 
-A BERT of 12x768 with random weights runs as a `LiveTeacher` that is asked for its last hidden state, on rows without
+A BERT of 12x768 with random weights runs as a `LiveTeacher` that returns its last hidden state, on rows without
 padding. `plain` is fp32 on the path of `--fp32_matmul auto`, or autocast in bfloat16, with SDPA; `packed` adds
-`PackedLinears`, `products` adds `attention_by_products` (both of `hf_distill.kernels.cpu`), `both` is what a teacher
-does. The variants run in turns in one process; medians over the rounds. `relative_difference` is that of `both` from
-`plain`.
+`PackedLinears`, `products` adds `attention_by_products` (both from `hf_distill.kernels.cpu`), `both` is the teacher's
+default. The variants run in turns in one process; medians over the rounds. `relative_difference` is that between
+`both` and `plain`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hf_distill.capture.signals import SignalRequest
 from hf_distill.kernels.cpu import PackedLinears, configure_fp32_matmul, packed_bytes
 from hf_distill.teachers.base import LiveTeacher
 
-# Rows and their length. The longest first, as batches by length begin in a training.
+# Numbers of rows and their length, longest first, as trainings with batches by length begin.
 SHAPES = ((8, 512), (32, 128), (32, 60), (32, 30), (32, 10))
 VARIANTS = {"plain": (False, False), "packed": (True, False), "products": (False, True), "both": (True, True)}
 
@@ -58,7 +58,7 @@ def measure(dtype: str, rounds: int) -> dict[str, Any]:
             states[name] = found.hidden_states[teachers[name].num_layers].float()
             return taken
 
-        # The round that warms up packs, too.
+        # The warm-up round also packs the weights.
         seconds = in_turns({name: partial(measure_one, name) for name in VARIANTS}, rounds)
         difference = (states["both"] - states["plain"]).norm() / states["plain"].norm()
         shapes.append(

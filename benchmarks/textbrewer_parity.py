@@ -3,15 +3,15 @@
     pip install textbrewer==0.2.1.post1 tensorboardX
     python benchmarks/textbrewer_parity.py --output benchmarks/results/textbrewer_parity.jsonl
 
-TextBrewer is no dependency of this package: install it into an environment of its own, beside this package (where its
-requirements are unwanted, `pip install --no-deps --target FOLDER` and FOLDER in `PYTHONPATH` do as well).
+TextBrewer is not a dependency of this package: install it into a separate environment, together with this package (if
+its requirements are unwanted, `pip install --no-deps --target FOLDER` and FOLDER in `PYTHONPATH` work too).
 
 Every case is a `DistillationConfig` as a user of TextBrewer writes it. One side gives it to `GeneralDistiller`, which
 computes its total loss; the other side gives it to `hf_distill.settings.convert.convert_config` and computes the
-objectives that come out. Where the two values differ by more than 1e-5, the case states why, and what is right is
-again computed by TextBrewer's own code, kept away from the defect: row by row, every row cut to its real tokens, with
-the mean over rows (or tokens) taken afterwards. Ours must equal that value. A difference that is not explained fails
-the script.
+resulting objectives. If the two values differ by more than 1e-5, the case states why, and the correct value is again
+computed by TextBrewer's own code, in a way that avoids the defect: row by row, with every row cut to its real tokens,
+and the mean over rows (or tokens) taken afterwards. Ours must equal that value. The script fails on an unexplained
+difference.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MASKS = {
     "rows of 5": torch.tensor([[1, 1, 1, 1, 1, 0, 0]] * ROWS),
     "rows of 7, 3, 5": torch.tensor([[1] * 7, [1] * 3 + [0] * 4, [1] * 5 + [0] * 2]),
 }
-# Why a value of TextBrewer is not the right one, or not the one that is wanted here.
+# Reasons why a value of TextBrewer is wrong, or differs by choice.
 THRESHOLD = "TextBrewer drops every score below -0.001 where it has no mask"
 LATE_MASK = "TextBrewer masks keys after the softmax: padding takes part of the probability"
 WRONG_DIVISOR = "TextBrewer divides both Gram matrices by the length of the rows instead of their widths"
@@ -214,7 +214,7 @@ def whole_models(loss: str, projection: str) -> dict[str, Any]:
 
 
 def judge(name: str, their_value: float | str, our_value: float, right: float | None, reason: str) -> dict[str, Any]:
-    """A line of the table; `verdict` begins with UNEXPLAINED where it must not be believed."""
+    """A line of the table; `verdict` begins with UNEXPLAINED if the difference has no valid explanation."""
     difference = None if isinstance(their_value, str) else abs(their_value - our_value)
     if difference is not None and difference <= TOLERANCE:
         verdict = "agree"
@@ -227,7 +227,7 @@ def judge(name: str, their_value: float | str, our_value: float, right: float | 
 
 
 def _number(value: float | str | None) -> float | str | None:
-    """JSON knows no NaN."""
+    """Replace NaN, which JSON cannot hold."""
     if isinstance(value, float):
         return round(value, 7) if math.isfinite(value) else str(value)
     return value

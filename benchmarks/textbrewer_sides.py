@@ -21,7 +21,7 @@ from hf_distill.settings.convert import convert_config
 
 @dataclass
 class Side:
-    """What one model says: what an adaptor of TextBrewer returns, and our `Signals`.
+    """The outputs of one model: what an adaptor of TextBrewer returns, and our `Signals`.
 
     Attributes:
         hidden: (B, T, D), embeddings first.
@@ -73,13 +73,13 @@ class Case:
     Attributes:
         name: Loss and circumstances.
         config: TextBrewer's `DistillationConfig`.
-        student: What the student says.
-        teacher: What the teacher says.
-        mask: (B, T), or `None`: TextBrewer is given none, and all tokens are real here.
+        student: Outputs of the student.
+        teacher: Outputs of the teacher.
+        mask: (B, T), or `None`: TextBrewer then gets no mask, and all tokens are real here.
         labels: Gold labels, -100 where hidden.
         reason: Why the two values may differ.
-        right: The value that ours must have then; by default that of TextBrewer row by row.
-        shown_to_textbrewer: What TextBrewer is given of both sides where it is something else.
+        right: The value that ours must then have; by default that of TextBrewer row by row.
+        shown_to_textbrewer: The outputs that TextBrewer gets, if they are different.
     """
 
     name: str
@@ -103,8 +103,8 @@ class Case:
 
 
 def make_distiller(config: dict[str, Any], student: Any = None, teacher: Any = None, adaptor: Any = None) -> Any:
-    """TextBrewer's distiller on the CPU that writes nothing."""
-    # Its own source makes newer Pythons warn.
+    """TextBrewer's distiller on the CPU, which writes no files."""
+    # Its own source causes warnings in newer Pythons.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import textbrewer
@@ -132,7 +132,7 @@ def theirs(case: Case) -> float | str:
 
 
 def row_by_row(case: Case) -> float:
-    """TextBrewer's own functions where none of its defects is met; pooled as the objective here is."""
+    """TextBrewer's own functions, called so that none of its defects occurs; pooled as in the objective here."""
     unit = converted(case)[0].objective.unit
     total = count = 0.0
     for index, real in enumerate(case.real):
@@ -153,7 +153,8 @@ def one_row(case: Case, index: int, real: Tensor) -> float:
         config["probability_shift"] = False
     results = [side.as_results(None, labels) for side in (student, teacher)]
     if "nst" not in losses:
-        # A mask of ones: without any, attention losses have their threshold. With one, nst has its wrong divisor.
+        # Use a mask of ones: without a mask, attention losses use their threshold; with one, nst has its wrong
+        # divisor.
         for side in results:
             side["inputs_mask"] = torch.ones(1, int(real.sum()))
     return float(make_distiller(config).compute_loss(*results)[0])
@@ -168,7 +169,7 @@ def converted(case: Case) -> list[WeightedObjective]:
 
 
 def bind(items: list[WeightedObjective], student: Signals, teacher: Signals, depth: int, teacher_depth: int) -> None:
-    """As a trainer does before the first step."""
+    """Bind objectives as a trainer does before the first step."""
     for item in items:
         item.objective.bind(depth, teacher_depth)
         item.objective.check(student, teacher)

@@ -2,21 +2,21 @@
 
     python benchmarks/textbrewer_step.py --recipe t4_tiny --bf16 --output benchmarks/results/textbrewer_step.jsonl
 
-TextBrewer is no dependency: run this in an environment of its own in which both are installed
-(`pip install textbrewer==0.2.1.post1`).
+TextBrewer is not a dependency: run this in a separate environment with both packages (`pip install
+textbrewer==0.2.1.post1`).
 
 - `t4_tiny`: the recipe of TextBrewer's paper (section 4.1): a 12x768 teacher, a 4x312 student, five hidden-state
   matches with linear projections, five NST matches, logits at temperature 8, batch 32;
 - `three_teachers`: the mean logits of three 12x768 teachers, temperature 8, batch 32.
 
 Variants: `textbrewer` (random batches padded to their longest row), `textbrewer_128` (padded to 128, as in its
-examples), `ours` (batches by length), and `stored` (the same from teachers that `precompute` wrote, in the arithmetic
-of `ours`; what that took for a batch, once, is `precompute_seconds_per_step`, so that a training of three epochs costs
-that and three times `stored`). Rows are random token ids with lengths like RTE's (`rte`, mean 53), like those of MNLI,
-the task of TextBrewer's examples (`mnli`, mean 40), or like sentences' (`sent`, mean 32). Ours sees every row once in
-a round, and a round is timed as a whole: batches by length begin with the longest, and `Trainer` groups by length
-within a quarter of the rows, so that fewer than eight batches would not be grouped at all. TextBrewer sees the first
-`--their_steps` of its random batches of the same rows: batches drawn at random cost the same on average.
+examples), `ours` (batches by length), and `stored` (the same with teachers that `precompute` stored, in the arithmetic
+of `ours`; the one-time cost per batch is `precompute_seconds_per_step`, so a training of three epochs costs that plus
+three times `stored`). Rows are random token ids with lengths like those of RTE (`rte`, mean 53), MNLI, the task of
+TextBrewer's examples (`mnli`, mean 40), or sentences (`sent`, mean 32). Ours sees every row once in a round, and a
+round is timed as a whole: batches by length begin with the longest, and `Trainer` groups by length within a quarter of
+the rows, so fewer than eight batches would not be grouped at all. TextBrewer sees the first `--their_steps` of its
+random batches of the same rows: random batches have the same cost on average.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ COLUMNS = ("input_ids", "attention_mask")
 
 
 def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of numbers: stored teachers want to know whose token ids they saw."""
+    """A tokenizer of numbers: stored teachers record the tokenizer of their token ids."""
     words = {"[PAD]": 0, "[UNK]": 1, **{str(index): index for index in range(2, vocabulary)}}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
@@ -95,7 +95,7 @@ def their_batches(
 def textbrewer_run(
     recipe: str, teachers: list[Any], student: Any, batches: list[dict[str, torch.Tensor]], folder: str
 ) -> Callable[[], float]:
-    """A training by TextBrewer, as its documentation shows it."""
+    """A training with TextBrewer, as in its documentation."""
     import textbrewer
 
     config = textbrewer.DistillationConfig(**RECIPES[recipe])
@@ -195,7 +195,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def store_teachers(
     options: argparse.Namespace, teachers: list[Any], rows: datasets.Dataset, folder: Path
 ) -> list[StoredTeacher]:
-    """What a training of several epochs reads instead of running the teachers in each."""
+    """Store what a training of several epochs reads instead of running the teachers in each epoch."""
     objectives = convert_config(RECIPES[options.recipe]).arguments["objectives"]
     settings: dict[str, Any] = {
         "processing_class": make_tokenizer(teachers[0].config.vocab_size),

@@ -1,12 +1,12 @@
-"""How soon a student keeps a share of its teacher's score on a task, by its first weights.
+"""How soon a student reaches a share of its teacher's score on a task, for different first weights.
 
     python benchmarks/time_to_quality.py --teacher runs/sst2-teacher --task glue/sst2 --data_dir data --shape 4x312 \
         --inits teacher svd_embeddings random --seeds 1 --output benchmarks/results/time_to_quality.jsonl
 
-Every student learns on the task's training rows and is scored every so many updates; it ends when it keeps the share.
-The rate is constant unless `--lr_scheduler_type linear` lets it fall to 0 at `--max_updates`.
-Seconds are processor time of its first weights and of its updates, without the scoring: those of a quiet core with
-`--threads 1`. `--split train` scores on 1,000 training rows that are kept apart: settings are compared there.
+Every student is trained on the task's training rows and scored at regular intervals; it stops when it reaches the
+share. The learning rate is constant unless `--lr_scheduler_type linear` lets it decay to 0 at `--max_updates`. Seconds
+are CPU time of making the first weights and of the updates, without the scoring: with `--threads 1`, those of an idle
+core. `--split train` scores on 1,000 held-out training rows, for comparing settings.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ MAX_LENGTH = 64
 
 
 class UntilQuality(TrainerCallback):
-    """Scores a student every so many updates, ends its training at a score, and counts the seconds of updates alone.
+    """Scores a student at regular intervals, ends its training at a score, and counts only the seconds of updates.
 
     Args:
-        score: Gives the score of a model.
+        score: Function from a model to its score.
         target: The score to reach.
-        every: Updates between two scores.
+        every: Number of updates between two scores.
     """
 
     def __init__(self, score: Callable[[Any], float], target: float, every: int) -> None:
@@ -100,7 +100,7 @@ def rows_of(words: argparse.Namespace) -> tuple[Dataset, Dataset]:
 
 
 def train(words: argparse.Namespace, init: str, seed: int, target: float) -> dict[str, Any]:
-    """One student, until it has the score or its updates are used up."""
+    """Train one student until it has the score or its updates are used up."""
     tokenizer = load_tokenizer(words.teacher, flag="--teacher")
     teacher = AutoModelForSequenceClassification.from_pretrained(words.teacher).eval()
     train_rows, scored = rows_of(words)

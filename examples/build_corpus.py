@@ -1,15 +1,15 @@
-"""Build a contextualized corpus: the sentences of a general corpus that are like the sentences of a task.
+"""Build a contextualized corpus: the sentences of a general corpus that are similar to the sentences of a task.
 
     python examples/build_corpus.py --task glue/sst2 --corpus general.parquet --top_k 150 --corpus_dir outputs/corpus
 
-Then a student learns on it:
+Then distil a student on it:
 
     python examples/run_distillation.py --teacher_model outputs/teacher --train_file outputs/corpus/train.parquet \
         --output_dir outputs/student
 
-Every training sentence of the task is an anchor: its keywords are searched in the general corpus by BM25, and the best
-rows of all anchors are the corpus, without the sentences of the task's validation and test sets. A build that was
-killed goes on where it stopped when it is started again. `hf-distill corpus` builds in shards and over a cluster too.
+Every training sentence of the task is an anchor: its keywords are searched in the general corpus with BM25, and the
+best rows of all anchors form the corpus, without the sentences of the task's validation and test sets. If a build is
+killed, the same command continues it. `hf-distill corpus` can also build in shards and on a cluster.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TaskDataArguments:
         default=None, metadata={"help": "Local files of a registered task. Default: its data set on the Hub."}
     )
     hub_repo: str | None = field(
-        default=None, metadata={"help": "Push the corpus to this data set on the Hub. Default: it stays here."}
+        default=None, metadata={"help": "Push the corpus to this data set on the Hub. Default: do not push."}
     )
 
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     statistics = result.statistics
     print(f"{len(result.dataset):,} rows for {statistics['anchors']['anchors']:,} anchors of {task.spec.name}")
     print(f"Engine: {statistics['engine']['name']} ({statistics['engine']['why']})")
-    print(f"Left out after the search: {statistics['dropped']}")
+    print(f"Dropped after the search: {statistics['dropped']}")
     result.dataset.to_parquet(folder / "train.parquet")
     (folder / "statistics.json").write_text(json.dumps(statistics, indent=2), encoding="utf-8")
     if task_args.hub_repo is not None:

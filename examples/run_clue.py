@@ -1,11 +1,11 @@
-"""Fine-tune a Chinese student on the tasks of CLUE, one after the other, beside a larger model.
+"""Fine-tune a Chinese student on the tasks of CLUE, one after the other, and compare it with a larger model.
 
     python examples/run_clue.py --model_name_or_path outputs/zh_4x312 --reference_model outputs/zh_teacher \
         --tasks afqmc tnews iflytek ocnli cluewsc2020 csl --output_dir outputs/clue
 
-Epochs, learning rate and batch size are those of each task's paper unless they are given. `--reference_model` is
-fine-tuned in the same way, so that the table shows how much of its scores the student keeps. The student itself comes
-from `run_distillation.py`, with a Chinese teacher and Chinese text.
+Epochs, learning rate and batch size default to those of each task's paper. `--reference_model` is fine-tuned in the
+same way, so that the table shows how much of its scores the student keeps. The student itself comes from
+`run_distillation.py`, with a Chinese teacher and Chinese text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ModelArguments:
         default=None, metadata={"help": "Hub id or folder of a model to compare it with, such as its teacher."}
     )
     hub_prefix: str | None = field(
-        default=None, metadata={"help": "Push the student of each task to PREFIX-TASK. Default: all stay here."}
+        default=None, metadata={"help": "Push the student of each task to PREFIX-TASK. Default: do not push."}
     )
 
 
@@ -45,7 +45,7 @@ class DataArguments:
     data_dir: str | None = field(
         default=None, metadata={"help": "A folder with the local files of the tasks. Default: the Hub."}
     )
-    max_length: int | None = field(default=None, metadata={"help": "Longest row in tokens. Default: each task's."})
+    max_length: int | None = field(default=None, metadata={"help": "Maximum tokens of a row. Default: each task's."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many rows of each task."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many rows of each task."})
 

@@ -5,9 +5,9 @@
         --output_dir outputs/student
 
 The student is cut out of the teacher's weights and learns the attention relations of its last layer (MiniLMv2). Other
-objectives: `--objectives hidden:1 logits:0.5` (with `--model_class AutoModelForMaskedLM`, or any class that has the
-head). The teacher runs beside the student; `--stored_teacher FOLDER` runs it once over the text, stores what the
-objectives need, and trains any number of students from that folder.
+objectives: `--objectives hidden:1 logits:0.5` (with `--model_class AutoModelForMaskedLM`, or any class with a head for
+the logits). The teacher runs beside the student. With `--stored_teacher FOLDER` it runs once over the text and the
+signals for the objectives are stored in that folder, from which any number of students can be trained.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ class ModelArguments:
         default="4x312", metadata={"help": "LAYERSxHIDDEN, optionally with heads and width: 6x384:12h:1536."}
     )
     stored_teacher: str | None = field(
-        default=None, metadata={"help": "Store the teacher's signals in this folder, or go on with those in it."}
+        default=None, metadata={"help": "Store the teacher's signals in this folder, or continue with those in it."}
     )
 
 
 @dataclass
 class DataArguments:
-    """The text that the student learns on."""
+    """The text that the student is trained on."""
 
     dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
     train_file: str | None = field(default=None, metadata={"help": "A text, JSON lines, csv or parquet file instead."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Learn on the first rows only."})
-    validation_rows: int = field(default=0, metadata={"help": "Rows that are held back for the evaluation."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first rows only."})
+    validation_rows: int = field(default=0, metadata={"help": "Rows that are held out for the evaluation."})
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Distil, evaluate on the rows that were held back, save the student with its card; returns the metrics."""
+    """Distil, evaluate on the held-out rows, save the student with its card, and return the metrics."""
     parser = HfArgumentParser((ModelArguments, DataArguments, DistillationArguments), description=__doc__)
     model_args, data_args, args = parser.parse_args_into_dataclasses(argv)
     set_seed(args.seed)
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     tokenizer = AutoTokenizer.from_pretrained(model_args.teacher_model)
     teacher = getattr(transformers, model_args.model_class).from_pretrained(model_args.teacher_model)
-    # The first weights come from the teacher; on a few thousand texts they are fitted to what it computes.
+    # The first weights are cut out of the teacher and refitted to its outputs on a few thousand texts.
     student = create_student(
         teacher,
         model_args.student_shape,
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             text_column=args.text_column,
             max_length=args.max_length,
         )
-        # The folder holds the tokens of its rows too; there is no teacher for rows that were held back.
+        # The folder holds the tokens of its rows too; there are no teacher signals for held-out rows.
         source, rows, held_out = model_args.stored_teacher, None, None
     trainer = DistillationTrainer(
         student,
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         trainer.save_metrics("eval", evaluation)
         metrics |= evaluation
 
-    trainer.save_model()  # a plain model of transformers with its tokenizer: nothing of the teacher is in it
+    trainer.save_model()  # a plain transformers model with its tokenizer, without any part of the teacher
     if args.push_to_hub:
         trainer.push_to_hub()
     else:

@@ -1,16 +1,16 @@
-"""Fine-tune an encoder to write: summaries, questions, any text that follows from another one.
+"""Fine-tune an encoder to generate text: summaries, questions, or any text that follows from another one.
 
     python examples/run_generation.py --model_name_or_path outputs/student --train_file train.jsonl \
         --validation_file validation.jsonl --source_column document --target_column summary \
         --num_train_epochs 10 --output_dir outputs/summaries
 
-The model reads the source in both directions and writes the target token by token, by UniLM's attention mask; any
-encoder with absolute positions does. Two lines load what was saved and let it write:
+The model reads the source in both directions and generates the target token by token, with UniLM's attention mask; any
+encoder with absolute positions can be used. Two lines load the saved model and generate:
 
     model = EncoderForGeneration.from_pretrained("outputs/summaries")
     model.generate_texts(["A long document."])
 
-`hf-distill generate` knows the papers' tasks (question generation, XSum, CNN/DailyMail) with their settings.
+`hf-distill generate` has the papers' tasks (question generation, XSum, CNN/DailyMail) with their settings.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from hf_distill.tasks import load_metric
 
 @dataclass
 class ModelArguments:
-    """The encoder, and how it writes."""
+    """The encoder, and the settings of the generation."""
 
-    model_name_or_path: str = field(metadata={"help": "Hub id or folder of an encoder, or of a model that writes."})
-    max_source_length: int = field(default=256, metadata={"help": "Longest source in tokens; the rest is cut off."})
-    max_target_length: int = field(default=64, metadata={"help": "Longest text in tokens, to learn and to write."})
+    model_name_or_path: str = field(metadata={"help": "Hub id or folder of an encoder, or of a saved model."})
+    max_source_length: int = field(default=256, metadata={"help": "Maximum tokens of a source; the rest is cut off."})
+    max_target_length: int = field(default=64, metadata={"help": "Maximum tokens of a target, also in generation."})
     num_beams: int = field(default=5, metadata={"help": "Hypotheses of the beam search; 1 is greedy."})
 
 
@@ -44,16 +44,16 @@ class DataArguments:
     dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
     train_file: str | None = field(default=None, metadata={"help": "JSON lines, csv or parquet instead."})
-    validation_file: str | None = field(default=None, metadata={"help": "Rows to evaluate on, of the same kind."})
+    validation_file: str | None = field(default=None, metadata={"help": "Rows to evaluate on, in the same format."})
     source_column: str = field(default="source", metadata={"help": "Column of the text that is read."})
-    target_column: str = field(default="target", metadata={"help": "Column of the text that is written."})
+    target_column: str = field(default="target", metadata={"help": "Column of the text that is generated."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first rows only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first rows only."})
-    metric: str = field(default="rouge", metadata={"help": "Score of what is written: rouge, bleu or meteor."})
+    metric: str = field(default="rouge", metadata={"help": "Score of the generated texts: rouge, bleu or meteor."})
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Train, let the model write for the validation rows, score that, save it; returns the metrics."""
+    """Train, generate texts for the validation rows, score them, save the model, and return the metrics."""
     parser = HfArgumentParser((ModelArguments, DataArguments, GenerationTrainingArguments), description=__doc__)
     model_args, data_args, args = parser.parse_args_into_dataclasses(argv)
     set_seed(args.seed)
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     limits = {"source": model_args.max_source_length - 2, "target": model_args.max_target_length - 1}
 
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        """Ids without special tokens, which the trainer puts around them."""
+        """Token ids without special tokens at the ends, which the trainer adds."""
         ids = {
             side: model.tokenizer(batch[name], add_special_tokens=False)["input_ids"] for side, name in names.items()
         }

@@ -3,9 +3,9 @@
     python examples/run_glue.py --teacher_model textattack/bert-base-uncased-SST-2 --task_name sst2 \
         --student_shape 4x312 --num_train_epochs 5 --learning_rate 3e-4 --output_dir outputs/sst2
 
-The teacher is a classifier that was fine-tuned on the task (`hf-distill teach` makes one). `--student_model` takes a
-student that was distilled before in place of a shape. Labels of task, teacher and student are compared by their names.
-`--do_predict` writes the predictions for the test set, as index and label.
+The teacher is a classifier that was fine-tuned on the task (`hf-distill teach` makes one). Instead of a shape,
+`--student_model` takes a student from an earlier distillation. Labels of task, teacher and student are matched by
+name. `--do_predict` writes the predictions for the test set, as index and label.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ModelArguments:
 
     teacher_model: str = field(metadata={"help": "Hub id or folder of a classifier for the task."})
     student_model: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the student. Default: one of the shape is made."}
+        default=None, metadata={"help": "Hub id or folder of the student. Default: a new one of the given shape."}
     )
     student_shape: str = field(
         default="4x312", metadata={"help": "LAYERSxHIDDEN, optionally with heads and width: 6x384:12h:1536."}
@@ -58,12 +58,12 @@ class DataArguments:
 
 
 def as_text(rows: Dataset, spec: TaskSpec, text_column: str) -> Dataset:
-    """Rows of a task with the columns that a trainer tokenizes: `text`, and `text_pair` where a row is two texts."""
+    """Rows of a task with the columns that a trainer tokenizes: `text`, and `text_pair` if a row has two texts."""
     return rows.rename_columns(dict(zip(spec.text_columns, (text_column, "text_pair"), strict=False)))
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Distil, score student and teacher, save the student with its card; returns the metrics."""
+    """Distil, score student and teacher, save the student with its card, and return the metrics."""
     parser = HfArgumentParser((ModelArguments, DataArguments, DistillationArguments), description=__doc__)
     model_args, data_args, args = parser.parse_args_into_dataclasses(argv)
     set_seed(args.seed)

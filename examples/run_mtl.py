@@ -1,15 +1,15 @@
-"""Fine-tune one encoder on many tasks at once, which makes a teacher that knows them all (MITKD, Muppet).
+"""Fine-tune one encoder on many tasks at once, to make a teacher for all of them (MITKD, Muppet).
 
     python examples/run_mtl.py --model_name_or_path google-bert/bert-base-uncased \
         --tasks glue/sst2 glue/rte glue/mrpc --save_heads --output_dir outputs/mtl_teacher
 
-Then a student learns from the encoder on general text, and is adapted to any task:
+Then distil the encoder into a student on general text, which can be adapted to any task:
 
     python examples/run_distillation.py --teacher_model outputs/mtl_teacher --train_file general.parquet \
         --student_shape 4x312 --output_dir outputs/student
 
-Tasks are names that `hf-distill info tasks` lists, or folders of your own with a `task.yaml`. `--task_teachers
-glue/rte=outputs/rte_teacher` adds teachers of single tasks.
+Tasks are names from `hf-distill info tasks`, or folders of your own with a `task.yaml`. `--task_teachers
+glue/rte=outputs/rte_teacher` adds single-task teachers.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from hf_distill import MTLArguments, MTLTrainer, load_task
 
 @dataclass
 class ModelArguments:
-    """The encoder, and the models that it learns from beside the labels."""
+    """The encoder, and the teachers that it learns from in addition to the labels."""
 
     model_name_or_path: str = field(metadata={"help": "Hub id or folder of the encoder."})
     task_teachers: list[str] | None = field(
-        default=None, metadata={"help": "Teachers of single tasks, as TASK=MODEL. Default: labels only."}
+        default=None, metadata={"help": "Single-task teachers, as TASK=MODEL. Default: labels only."}
     )
     save_heads: bool = field(
-        default=False, metadata={"help": "Save a whole model with the head of each task too, under OUTPUT_DIR/tasks."}
+        default=False, metadata={"help": "Also save a whole model with the head of each task, under OUTPUT_DIR/tasks."}
     )
 
 
@@ -44,13 +44,13 @@ class DataArguments:
     data_dir: str | None = field(
         default=None, metadata={"help": "A folder that holds local files of registered tasks. Default: the Hub."}
     )
-    max_length: int | None = field(default=None, metadata={"help": "Longest row in tokens. Default: each task's."})
+    max_length: int | None = field(default=None, metadata={"help": "Maximum tokens of a row. Default: each task's."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many rows of each task."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many rows of each task."})
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Train, score every task, save the encoder; returns the metrics."""
+    """Train, score every task, save the encoder, and return the metrics."""
     parser = HfArgumentParser((ModelArguments, DataArguments, MTLArguments), description=__doc__)
     model_args, data_args, args = parser.parse_args_into_dataclasses(argv)
     set_seed(args.seed)

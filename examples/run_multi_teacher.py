@@ -4,9 +4,9 @@
         --train_file train.jsonl --validation_file validation.jsonl --objectives logits labels:0.5 \
         --combine confidence --output_dir outputs/student
 
-The files have the columns `text` (`text_pair` beside it, where a row is two texts) and `label`. Every teacher is a
-classifier with the labels of the task; `--combine` says how their predictions become one. Teachers whose tokenizers
-differ need `--align_tokenizers`. The student has the first teacher's architecture, labels and tokenizer.
+The files have the columns `text` (and `text_pair`, if a row has two texts) and `label`. Every teacher is a classifier
+with the labels of the task; `--combine` determines how their predictions are combined. Teachers with different
+tokenizers need `--align_tokenizers`. The student has the first teacher's architecture, labels and tokenizer.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from hf_distill.tasks import load_metric
 class ScriptArguments:
     """Student and data; the teachers are arguments of the training."""
 
-    train_file: str = field(metadata={"help": "Rows to learn from: JSON lines, csv or parquet."})
-    validation_file: str = field(metadata={"help": "Rows to evaluate on, of the same kind."})
+    train_file: str = field(metadata={"help": "Rows to train on: JSON lines, csv or parquet."})
+    validation_file: str = field(metadata={"help": "Rows to evaluate on, in the same format."})
     student_shape: str = field(
         default="4x312", metadata={"help": "LAYERSxHIDDEN, optionally with heads and width: 6x384:12h:1536."}
     )
@@ -40,7 +40,7 @@ class ScriptArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Distil, evaluate, save the student with its card; returns the metrics."""
+    """Distil, evaluate, save the student with its card, and return the metrics."""
     parser = HfArgumentParser((ScriptArguments, MultiTeacherArguments), description=__doc__)
     script_args, args = parser.parse_args_into_dataclasses(argv)
     if not args.teacher_models:

@@ -1,10 +1,10 @@
-"""Distil a model that finds answers: the teacher's logits and hidden states, on the questions of SQuAD.
+"""Distil a model for extractive question answering, on SQuAD: from the teacher's logits and hidden states.
 
     python examples/run_squad.py --teacher_model csarron/bert-base-uncased-squad-v1 --student_shape t4-tiny \
         --max_length 384 --num_train_epochs 5 --learning_rate 1e-4 --output_dir outputs/squad
 
 The teacher is a model that was fine-tuned on the task (`hf-distill teach --task squad` makes one). Contexts that are
-longer than `--max_length` are read in windows that share `--doc_stride` tokens. Other tasks: `--task squad_v2`,
+longer than `--max_length` are cut into windows that share `--doc_stride` tokens. Other tasks: `--task squad_v2`,
 `clue/cmrc2018`, `clue/drcd`, or a folder of your own with a task.yaml of `kind: question_answering`. The default
 objectives are those of TextBrewer's T4-tiny.
 """
@@ -52,7 +52,7 @@ class DataArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Distil, score student and teacher, save the student with its card; returns the metrics."""
+    """Distil, score student and teacher, save the student with its card, and return the metrics."""
     parser = HfArgumentParser((ModelArguments, DataArguments, DistillationArguments), description=__doc__)
     model_args, data_args, args = parser.parse_args_into_dataclasses(argv)
     set_seed(args.seed)
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     task = load_task(data_args.task, data_args.data_dir)
     task = task.subset(data_args.max_train_samples, data_args.max_eval_samples, seed=args.seed)
     tokenizer = AutoTokenizer.from_pretrained(model_args.teacher_model)
-    # Windows with `start_positions` and `end_positions`, which an objective `labels` would read.
+    # Windows with `start_positions` and `end_positions`, which the objective `labels` would use.
     train = tokenize_task(task.train, task.spec, tokenizer, args.max_length, doc_stride=data_args.doc_stride)
 
     teacher = AutoModelForQuestionAnswering.from_pretrained(model_args.teacher_model)

@@ -1,8 +1,8 @@
-"""Make the demo's task and corpus again from three unpacked packages (README.md names them and their licences).
+"""Make the demo's task and corpus again from three unpacked packages (README.md lists them with their licences).
 
     python examples/data/make.py --wordnet DICT_FOLDER --factbook PACKAGE_FOLDER --sotu DATA_FOLDER
 
-The same input gives the same files: everything is drawn with one seed, from sorted input.
+The same input gives the same files: all samples are drawn with one seed, from sorted input.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SHARED_WORDS = 8
 
 
 def read_wordnet(folder: Path) -> Iterator[tuple[str, int, bool, str, list[str]]]:
-    """Synset id, lexicographer file, whether a proper name, definition, usage examples; of every synset."""
+    """For every synset: id, lexicographer file, whether it is a proper name, definition, usage examples."""
     for part, letter in (("noun", "n"), ("verb", "v"), ("adj", "a"), ("adv", "r")):
         for line in (folder / f"data.{part}").read_text(encoding="utf-8").splitlines():
             if line.startswith("  "):
@@ -54,7 +54,7 @@ def read_wordnet(folder: Path) -> Iterator[tuple[str, int, bool, str, list[str]]
 
 
 def read_factbook(folder: Path) -> Iterator[str]:
-    """Running text of the country profiles, numbers and lists left out."""
+    """Running text of the country profiles, without numbers and lists."""
     wanted = re.compile(r"Background|overview|note|Climate|Terrain|description|Disputes|Illicit|general assessment")
     for path in sorted(folder.glob("*/*.json")):
         if path.parent.name != "meta":
@@ -70,7 +70,7 @@ def _factbook_texts(value: dict, name: str, wanted: re.Pattern[str]) -> Iterator
 
 
 def sentences(text: str) -> list[str]:
-    """Split running text after a full stop, question or exclamation mark that a capital follows."""
+    """Split running text after a full stop, question or exclamation mark that is followed by a capital letter."""
     text = re.sub(r"\s+", " ", text.replace("++", ". ")).strip()
     return re.split(r'(?<=[a-z0-9)"][.!?])\s+(?=["A-Z])', text)
 
@@ -83,12 +83,12 @@ def usable(text: str) -> bool:
 
 
 def key(text: str) -> str:
-    """The text without case, punctuation and spacing, to tell copies."""
+    """The text without case, punctuation and spacing, for finding duplicates."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
 def make_task(synsets: list[tuple[str, int, bool, str, list[str]]], rng: random.Random) -> dict[str, list[dict]]:
-    """Splits of the task: equally many definitions of every category, no definition twice."""
+    """Splits of the task: the same number of definitions for every category, and no definition twice."""
     seen: set[str] = set()
     by_category: dict[str, list[dict]] = {name: [] for name in CATEGORIES.values()}
     for synset, number, is_name, definition, _ in synsets:
@@ -110,7 +110,7 @@ def make_task(synsets: list[tuple[str, int, bool, str, list[str]]], rng: random.
 def make_corpus(
     texts: dict[str, list[str]], held_out: list[str], task_texts: list[str], rng: random.Random
 ) -> list[dict]:
-    """A sample of every source without copies, without the task's texts, and without eight words of a held-out one."""
+    """A sample of every source: no duplicates, no texts of the task, no eight consecutive words of a held-out text."""
     seen = {key(text) for text in task_texts}
     shingles = {shingle for text in held_out for shingle in _shingles(text)}
     rows = []

@@ -4,9 +4,8 @@ A row is `[CLS] source [SEP] target`, and a mask lets every token of the target 
 before it. There are two training objectives:
 
 - `pseudo` (UniLM v2): after the target there is, for each of its tokens and for the separator that ends it, a [MASK]
-at
-  that token's position, which sees the source, the *true* target before it, and itself. All tokens are trained in one
-  pass, under the same conditions as in generation. The row has n_s + 2 n_t - 1 tokens.
+  at that token's position, which sees the source, the *true* target before it, and itself. All tokens are trained in
+  one pass, under the same conditions as in generation. The row has n_s + 2 n_t - 1 tokens.
 - `shift` (v0): each token predicts the next one, as in a causal model; n_s + n_t - 1 tokens.
 
 The target's own separator is never in the row: no later token could see it.

@@ -1,9 +1,8 @@
 """Times a teacher and its students on several engines, in one process and in turns (MiniLM supplement, speed table).
 
 There are two measurements. The protocol is that of the papers: the mean time of 100 batches of 32 rows with 128
-tokens,
-on the engine that a model is loaded with. The grid has every engine at several batch sizes and lengths, with fewer
-batches.
+tokens, on the engine that a model is loaded with. The grid has every engine at several batch sizes and lengths, with
+fewer batches.
 """
 
 from __future__ import annotations
