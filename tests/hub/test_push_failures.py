@@ -33,7 +33,7 @@ def refused(student_folder):
 
 def test_no_token(hub, refused, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
-    assert "There is no token of the Hub: log in with `hf auth login`, set HF_TOKEN, or give `--token`" in refused()
+    assert "There is no token for the Hub: log in with `hf auth login`, set HF_TOKEN, or give `--token`" in refused()
     assert hub.requests == []
 
 

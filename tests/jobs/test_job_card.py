@@ -208,7 +208,7 @@ def test_what_is_no_student_has_no_card(tmp_path):
 
 
 def test_a_repository_that_cannot_have_its_name_is_refused(student):
-    with pytest.raises(ValueError, match="`--repo` 'bad name' is no name of a repository"):
+    with pytest.raises(ValueError, match="`--repo` 'bad name' is not a valid name of a repository"):
         make_card(CardArguments(str(student), repo="bad name"))
 
 

@@ -213,7 +213,7 @@ def test_only_settings_that_differ_are_compared(two, write):
     alone = table(runs[:1], "Settings")
     assert [row[0] for row in alone.rows] == ["distill.learning_rate", "distill.max_steps", "distill.objectives"]
     other = [*runs, *read_runs([write("sst2", EVALUATED)])]
-    assert "No settings lie beside sst2." in table(other, "Settings that differ").note
+    assert "There are no settings beside sst2." in table(other, "Settings that differ").note
 
 
 def test_every_quantity_has_a_panel_with_a_line_for_every_run(two):
@@ -379,7 +379,7 @@ def test_the_verb_takes_folders_before_its_flags(two, tmp_path, capsys):
         (["broken"], {}, "results.json' cannot be read as JSON, it may be cut short"),
         (["one", "one"], {}, "Two runs have one name"),
         (["one"], {"names": ["a", "b"]}, "`--names` has 2 names, but there are 1 runs"),
-        (["one"], {"output": "one/README.md"}, "`--output` is '.*README.md', a card that is there already"),
+        (["one"], {"output": "one/README.md"}, "`--output` is '.*README.md', which is an existing card"),
         (["one"], {"output": "page.pdf"}, "`--output` is '.*page.pdf'; its ending must be one of .html, .htm, .md"),
         ([], {}, "`--runs` is empty"),
     ],
