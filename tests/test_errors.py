@@ -150,7 +150,10 @@ def of(teacher="encoder", textbook="text.txt", *more):
             ["predict", "classifier", "--text", "text.txt", "--text_column", "txt", "--max_length", "16"],
             "`--text` 'text.txt' has no column 'txt'",
         ),
-        (["push", "encoder", "me/my model", "--dry_run"], "`--repo` 'me/my model' is not a valid name of a repository"),
+        (
+            ["push", "encoder", "me/my model", "--dry_run"],
+            "`--repo` 'me/my model' is not a valid name of a repository",
+        ),
         (
             ["pipeline", *TASK, "--teacher_model", "encoder", "--num_train_epochs", "3"],
             "Settings of its trainings are in `--teach`, `--distill` and `--adapt`",

@@ -290,8 +290,8 @@ def _lacks_labels(source: str, textbook: TextbookArguments, eval_task: str | Non
 def _task_of(source: str, textbook: TextbookArguments, columns: dict[str, Any]) -> LoadedTask | None:
     """The task that a source names, limited to the requested training rows; `None` for any other text.
 
-    A file or a folder without a description is a task where labels are asked for, a flag says something of its
-    columns, or the file holds words and tags.
+    A file, or a folder without a description, is a task if labels are requested or a flag names one of its columns. A
+    file is also a task if it holds words and tags.
     """
     path, splits = Path(source).expanduser(), ["train"]
     is_asked = textbook.with_labels or suffix_of(source) in CONLL
