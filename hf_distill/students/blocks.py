@@ -1,129 +1,129 @@
-"""The modules of a BERT-like encoder by what they do, whatever an architecture calls them.
+"""The modules of an encoder's layers by what they do, whatever an architecture calls them.
 
-Such a block adds, then normalises: attention, sum, norm, feed-forward, sum, norm. BERT, RoBERTa, ELECTRA, MPNet,
-DistilBERT and their kin are built of it, so that a student of one of them may be given weights of another.
-
-Shape legend: B rows, T padded length, H hidden size, A heads, D head size, F neurons.
+A layer is an attention block and a feed-forward block, each with a residual connection. BERT, RoBERTa, ELECTRA, MPNet,
+DistilBERT and their kin normalise after each sum (post-norm) and are built of the same parts, so that a student of one
+of them may be given weights of another. ModernBERT, Llama and their kin normalise before each block (pre-norm).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
-from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 from hf_distill.capture.architectures import ArchitectureInfo, describe_architecture
 
-_BERT = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "expand": "intermediate.dense",
-    "contract": "output.dense",
-    "output_norm": "output.LayerNorm",
-}
-_BLOCKS: dict[str, dict[str, str]] = {
+
+@dataclass(frozen=True)
+class BlockPaths:
+    """Where the modules of a layer are, relative to it.
+
+    Attributes:
+        into_heads: Linear layers to queries, keys and values, or the one that gives all of them.
+        attention_output: Linear layer behind the heads.
+        attention_norm: Norm that reads the sum of the layer's input and the attention's output.
+        into_neurons: Linear layers to the neurons; that which goes through the activation is the first.
+        contract: Linear layer behind the neurons.
+        output_norm: Norm of the last sum; `None` in a pre-norm layer.
+    """
+
+    into_heads: tuple[str, ...]
+    attention_output: str
+    attention_norm: str
+    into_neurons: tuple[str, ...]
+    contract: str
+    output_norm: str | None = None
+
+
+_BERT = BlockPaths(
+    ("attention.self.query", "attention.self.key", "attention.self.value"),
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    ("intermediate.dense",),
+    "output.dense",
+    "output.LayerNorm",
+)
+_LLAMA = BlockPaths(
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attn.o_proj",
+    "post_attention_layernorm",
+    ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp.down_proj",
+)
+_BERT_LIKE: dict[str, BlockPaths] = {
     **dict.fromkeys(("bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta"), _BERT),
-    "mpnet": {
-        **_BERT,
-        "query": "attention.attn.q",
-        "key": "attention.attn.k",
-        "value": "attention.attn.v",
-        "attention_output": "attention.attn.o",
-        "attention_norm": "attention.LayerNorm",
-    },
-    "distilbert": {
-        "query": "attention.q_lin",
-        "key": "attention.k_lin",
-        "value": "attention.v_lin",
-        "attention_output": "attention.out_lin",
-        "attention_norm": "sa_layer_norm",
-        "expand": "ffn.lin1",
-        "contract": "ffn.lin2",
-        "output_norm": "output_layer_norm",
-    },
+    "mpnet": replace(
+        _BERT,
+        into_heads=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
+        attention_output="attention.attn.o",
+        attention_norm="attention.LayerNorm",
+    ),
+    "distilbert": BlockPaths(
+        ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        "attention.out_lin",
+        "sa_layer_norm",
+        ("ffn.lin1",),
+        "ffn.lin2",
+        "output_layer_norm",
+    ),
+}
+_BLOCKS: dict[str, BlockPaths] = {
+    **_BERT_LIKE,
+    "deberta": replace(_BERT, into_heads=("attention.self.in_proj",)),
+    "deberta-v2": replace(
+        _BERT, into_heads=tuple(f"attention.self.{name}_proj" for name in ("query", "key", "value"))
+    ),
+    "nomic_bert": replace(_LLAMA, output_norm="post_mlp_layernorm"),
+    **dict.fromkeys(("eurobert", "llama", "qwen2"), _LLAMA),
+    "modernbert": BlockPaths(("attn.Wqkv",), "attn.Wo", "mlp_norm", ("mlp.Wi",), "mlp.Wo"),
 }
 
 
 @dataclass(frozen=True)
 class Block:
-    """The modules of one layer: `query` to `output_norm`, in the order in which they work."""
+    """The modules of one layer (see `BlockPaths`), in the order in which they compute."""
 
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
+    into_heads: list[nn.Linear]
     attention_output: nn.Linear
-    attention_norm: nn.LayerNorm
-    expand: nn.Linear
+    attention_norm: Any
+    into_neurons: list[nn.Linear]
     contract: nn.Linear
-    output_norm: nn.LayerNorm
+    output_norm: Any
+
+    @property
+    def is_post_norm(self) -> bool:
+        """Whether it normalises after each sum."""
+        return self.output_norm is not None
 
 
 def is_bert_like(model: PreTrainedModel | PreTrainedConfig | type[PreTrainedConfig]) -> bool:
-    """Whether a model, or that of a configuration, is built of blocks that add, then normalise."""
-    return getattr(model, "config", model).model_type in _BLOCKS
+    """Whether the layers of a model, or of the model of a configuration, have the parts of BERT's layers."""
+    return getattr(model, "config", model).model_type in _BERT_LIKE
+
+
+def has_known_blocks(model: PreTrainedModel) -> bool:
+    """Whether the modules of a model's layers are known by what they do."""
+    return describe_architecture(model).model_type in _BLOCKS
+
+
+def paths_of(model: PreTrainedModel) -> BlockPaths:
+    """The paths of the modules of a model with known blocks."""
+    return _BLOCKS[describe_architecture(model).model_type]
 
 
 def block_of(model: PreTrainedModel, layer: int) -> Block:
-    """The modules of a layer (1-based) of a BERT-like model."""
-    found = describe_architecture(model)
-    parts = {name: found.layer(layer).get_submodule(path) for name, path in _BLOCKS[found.model_type].items()}
-    return Block(**parts)  # type: ignore[arg-type]
+    """The modules of a layer (1-based) of a model with known blocks."""
+    module = describe_architecture(model).layer(layer)
 
+    def found(path: str | tuple[str, ...] | None) -> Any:
+        if isinstance(path, tuple):
+            return [module.get_submodule(one) for one in path]
+        return None if path is None else module.get_submodule(path)
 
-def activation_of(model: PreTrainedModel) -> Any:
-    """The activation function of the feed-forward blocks."""
-    config = model.config
-    name = getattr(config, "hidden_act", None) or getattr(config, "activation", "gelu")
-    return ACT2FN[name] if isinstance(name, str) else name
-
-
-def attend(model: PreTrainedModel, block: Block, states: Tensor, mask: Tensor) -> Tensor:
-    """Compute the output of the heads of a block, before the attention's output matrix.
-
-    Args:
-        model: The model of the block.
-        block: The block.
-        states: Its input, (B, T, H).
-        mask: True on real tokens, (B, T).
-
-    Returns:
-        (B, T, A * D).
-    """
-    heads = describe_architecture(model).num_heads
-    query, key, value = (
-        linear(states).unflatten(-1, (heads, -1)).transpose(1, 2) for linear in (block.query, block.key, block.value)
-    )
-    allowed = mask[:, None, None, :]
-    bias = position_bias(model, states)
-    if bias is not None:
-        allowed = bias.masked_fill(~allowed, torch.finfo(bias.dtype).min)
-    found = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
-    return found.transpose(1, 2).flatten(2)
-
-
-def position_bias(model: PreTrainedModel, states: Tensor) -> Tensor | None:
-    """Return MPNet's bias on scores for the distance of two tokens, (1 or B, A, T, T); nothing in other models."""
-    encoder: Any = getattr(model.base_model, "encoder", None)
-    return encoder.compute_position_bias(states) if hasattr(encoder, "compute_position_bias") else None
-
-
-def embed(model: PreTrainedModel, inputs: dict[str, Tensor], *, projected: bool = True) -> Tensor:
-    """The input of the first block, (B, T, H); not `projected`: what narrow embeddings give before their matrix."""
-    base: Any = model.base_model
-    known = {name: inputs[name] for name in ("input_ids", "token_type_ids") if name in inputs}
-    if not hasattr(base.embeddings, "token_type_embeddings"):
-        known.pop("token_type_ids", None)
-    states = base.embeddings(**known)
-    project = getattr(base, "embeddings_project", None)
-    return project(states) if project is not None and projected else states
+    return Block(**{name: found(path) for name, path in vars(paths_of(model)).items()})
 
 
 def embedding_tables(found: ArchitectureInfo) -> dict[str, Any]:

@@ -150,14 +150,14 @@ def _fill_tables(tables: dict[str, Any], rows: dict[str, Tensor], first: int) ->
 def _copy_block(teacher: PreTrainedModel, student: PreTrainedModel, cut: Cut, number: int, layer: int) -> None:
     big, small = block_of(teacher, layer), block_of(student, number)
     heads, neurons = cut.heads[layer], cut.feed_forward[layer]
-    for name in ("query", "key", "value"):
-        _copy_linear(getattr(big, name), getattr(small, name), heads, cut.hidden)
-        if name != "value":
-            for parameter in getattr(small, name).parameters():
-                parameter.mul_(cut.gain)
+    gains = (cut.gain, cut.gain, 1.0)
+    for theirs, mine, gain in zip(big.into_heads, small.into_heads, gains, strict=True):
+        _copy_linear(theirs, mine, heads, cut.hidden)
+        for parameter in mine.parameters():
+            parameter.mul_(gain)
     _copy_linear(big.attention_output, small.attention_output, cut.hidden, heads)
     _copy_norm(big.attention_norm, small.attention_norm, cut.hidden)
-    _copy_linear(big.expand, small.expand, neurons, cut.hidden)
+    _copy_linear(big.into_neurons[0], small.into_neurons[0], neurons, cut.hidden)
     _copy_linear(big.contract, small.contract, cut.hidden, neurons)
     _copy_norm(big.output_norm, small.output_norm, cut.hidden)
 

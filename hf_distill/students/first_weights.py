@@ -26,7 +26,7 @@ from ..storage.plain_values import shown
 from .blocks import is_bert_like, widening
 from .class_change import copy_embeddings, copy_parts
 from .configuration import student_config
-from .refitting import Batch, KnownStates, as_state, known_inputs, refit
+from .refitting import Batch, KnownStates, as_state, can_be_refitted, known_inputs, refit
 from .shapes import shape_of
 from .slicing import (
     Axis,
@@ -147,9 +147,9 @@ def give_first_weights(
                 copy_embeddings(teacher, student, cut)
         else:
             copy_parts(teacher, student, cut)
-        refitted = bool(fitted) and is_bert_like(student)
+        refitted = bool(fitted) and can_be_refitted(teacher, student)
         if refitted:
-            refit(teacher, student, cut, fitted, known)
+            refit(teacher, student, cut, fitted, base_axes, known)
         explained = explained_variance(teacher, student, cut, unseen or fitted) if batches else ()
     count = sum(len(batch["input_ids"]) for batch in batches)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)

@@ -173,7 +173,7 @@ def cut_weights(
     """
 
     def part(name: str, tensor: Tensor, layer: int) -> Tensor:
-        return cut_tensor(tensor, axes[name], cut, layer) * _factors(name, axes[name], cut)
+        return cut_tensor(tensor, axes[name], cut, layer) * row_factors(name, axes[name], cut)
 
     take_weights(teacher, student, cut.layers, part)
 
@@ -253,7 +253,7 @@ def cut_tensor(tensor: Tensor, axes: Sequence[Axis], cut: Cut, layer: int) -> Te
     return tensor
 
 
-def _factors(name: str, axes: Sequence[Axis], cut: Cut) -> Tensor:
+def row_factors(name: str, axes: Sequence[Axis], cut: Cut) -> Tensor:
     """Return the factors of the rows of a cut weight: `cut.gain` where they give queries and keys, else 1."""
     first = axes[0] if axes else Axis("fixed")
     if first.space not in ("heads", "key_value_heads") or _VALUES.search(name) or cut.gain == 1.0:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from test_students import IDS, TEACHERS, tiny_teacher
+from trainings import sharpened
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -22,7 +23,6 @@ from transformers import (
 from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from hf_distill.kernels.least_squares import RIDGES, fit_linear
-from hf_distill.students.blocks import attend, block_of, embed
 from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import (
     below_head,
@@ -178,18 +178,6 @@ def teacher(tiny_bert_config):
 
 
 class TestRefitting:
-    def test_a_block_attends_as_the_model_does(self, teacher, tiny_tokenizer, sentences):
-        [batch, *_] = tokenized_batches(sentences, tiny_tokenizer, 32, 400)
-        states, mask = embed(teacher, batch), batch["attention_mask"].bool()
-        block = block_of(teacher, 1)
-        kept = []
-        handle = block.attention_output.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
-        with torch.no_grad():
-            teacher(**batch)
-            own = attend(teacher, block, states, mask)
-        handle.remove()
-        torch.testing.assert_close(own[mask], kept[0][mask], atol=1e-5, rtol=1e-4)
-
     def test_a_fit_is_ridge_regression_towards_the_weights_that_were_there(self):
         generator = torch.Generator().manual_seed(0)
         linear = torch.nn.Linear(3, 2)
@@ -238,6 +226,19 @@ class TestRefitting:
         plain = explained_by(teacher, cut, tiny_tokenizer, text)
         assert all(after > before for after, before in zip(explained, plain, strict=True))
 
+    @pytest.mark.parametrize("name", [name for name in CUTTABLE if name != "Albert"])
+    def test_layers_of_any_architecture_are_fitted(self, name, tiny_tokenizer, sentences, monkeypatch):
+        teacher = sharpened(tiny_teacher(name, vocab_size=len(tiny_tokenizer)))
+        explained = []
+        for is_fitted in (True, False):
+            with monkeypatch.context() as patch:
+                if not is_fitted:
+                    patch.setattr("hf_distill.students.first_weights.can_be_refitted", lambda *_: False)
+                student = create_student(teacher, SMALLER, calibration_text=sentences * 4, tokenizer=tiny_tokenizer)
+            assert first_weights_of(student).refitted == is_fitted
+            explained.append(first_weights_of(student).explained)
+        assert all(fitted > cut for fitted, cut in zip(*explained, strict=True)), explained
+
     def test_a_refit_of_the_teacher_itself_leaves_it(self, teacher, tiny_tokenizer, sentences):
         student = create_student(teacher, SAME, calibration_text=sentences, tokenizer=tiny_tokenizer)
         torch.testing.assert_close(output(student), output(teacher), atol=1e-3, rtol=1e-3)
@@ -265,7 +266,7 @@ class TestRefitting:
         importance = importance_on_texts(teacher, axes, by_length)
         cut = choose_cut(teacher, students[0], [2, 4], importance, axes)
         for student, batches in zip(students, (by_length, mixed), strict=True):
-            refit(teacher, student, cut, batches)
+            refit(teacher, student, cut, batches, axes)
         torch.testing.assert_close(output(students[0]), output(students[1]), atol=1e-5, rtol=1e-4)
 
     def test_no_fit_raises_the_error_on_its_own_texts(self, teacher, tiny_tokenizer, sentences):
@@ -280,7 +281,7 @@ class TestRefitting:
             return 1 - torch.tensor(explained_variance(teacher, student, cut, batches))
 
         before = error()
-        refit(teacher, student, cut, batches)
+        refit(teacher, student, cut, batches, axes)
         assert (error() <= before).all()
 
     @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -510,7 +511,7 @@ def test_what_was_taken_is_a_line_for_a_person(teacher, tiny_tokenizer, sentence
 
 
 def test_what_was_only_chosen_on_text_is_not_said_to_be_fitted(tiny_tokenizer, sentences):
-    for name, words in (("Bert", "(fitted on 20 texts"), ("ModernBert", "(chosen, not refitted, on 20 texts")):
+    for name, words in (("Bert", "(fitted on 20 texts"), ("Albert", "(chosen, not refitted, on 20 texts")):
         teacher = tiny_teacher(name, vocab_size=len(tiny_tokenizer))
         student = create_student(teacher, SMALLER, calibration_text=sentences[:20], tokenizer=tiny_tokenizer)
         assert words in str(first_weights_of(student))
