@@ -5,9 +5,10 @@
         --work_dir runs/first_weights --output benchmarks/results/first_weights.jsonl
 
 `teacher` is cut out of the teacher and refitted, `cut` only cut out. Students learn the teacher's relations of the
-last layers and its hidden states, on rows that follow those of the refit. STS-B is the Spearman correlation of the
-cosines of mean-pooled vectors with the gold scores, without training on the task; for tasks, every student is adapted
-with the same settings. Results that are already in the output are not computed again.
+last layers and its hidden states, on rows that follow those of the refit. With `--stored FOLDER` and `--objectives
+embedding` they learn the vectors that `hf-distill precompute` wrote, in the order of their seed. STS-B is the
+Spearman correlation of the cosines of mean-pooled vectors with the gold scores, without training on the task; for
+tasks, every student is adapted with the same settings. Results that are already in the output are not computed again.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ ROWS_PER_UPDATE = 64
 MAX_LENGTH = 64
 # MiniLMv2's rate; any other start has that of `hf-distill distill` for students that it cuts out of a teacher.
 RATES = {"random": 6e-4, "svd_embeddings": 6e-4}
+
+
+def rate_of(words: argparse.Namespace, init: str) -> float:
+    """The learning rate of students with these first weights."""
+    return words.learning_rate or RATES.get(init, RATE_OF_CUT_STUDENTS)
 
 
 def begin(words: argparse.Namespace, init: str, seed: int) -> tuple[Path, dict[str, Any]]:
@@ -103,6 +109,16 @@ def calibration_texts(words: argparse.Namespace, seed: int) -> Iterable[Calibrat
     return (tuple(words.prefix + text for text in row.values()) for row in rows)
 
 
+def teacher_and_rows(words: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    """The teacher and the rows of a training: those that were stored with its vectors, or new texts."""
+    if words.stored:
+        return {"teacher_model": words.stored}
+    texts = texts_of(words, options["seed"])[CALIBRATION_ROWS:][: options["max_steps"] * ROWS_PER_UPDATE]
+    teacher, tokenizer = open_teacher(words)
+    rows = Dataset.from_dict({"text": texts})
+    return {"teacher_model": teacher, "teacher_processing_class": tokenizer, "train_dataset": rows}
+
+
 def distilled(student: Any, tokenizer: Any, words: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
     """Train a student for some updates; returns the loss of the last ones, and the seconds."""
     args = DistillationArguments(
@@ -113,29 +129,23 @@ def distilled(student: Any, tokenizer: Any, words: argparse.Namespace, options: 
         save_strategy="no",
         disable_tqdm=True,
         objectives=words.objectives,
+        student_dropout=words.student_dropout,
         bf16=words.bf16,
+        use_cpu=not torch.cuda.is_available(),
         **options,
     )
-    texts = texts_of(words, options["seed"])[CALIBRATION_ROWS:][: options["max_steps"] * ROWS_PER_UPDATE]
-    teacher, its_tokenizer = open_teacher(words)
-    trainer = DistillationTrainer(
-        student,
-        args,
-        teacher_model=teacher,
-        train_dataset=Dataset.from_dict({"text": texts}),
-        processing_class=tokenizer,
-        teacher_processing_class=its_tokenizer,
-    )
+    trainer = DistillationTrainer(student, args, processing_class=tokenizer, **teacher_and_rows(words, options))
     output = trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {"last_loss": round(losses[-1], 4), "distill_seconds": round(output.metrics["train_runtime"], 1)}
 
 
-def stsb_spearman(model: Any, tokenizer: Any, task: LoadedTask, prefix: str) -> float:
-    """Spearman correlation of cosines with judgements, on the validation rows."""
-    pairs = pairs_of(task)
+def stsb_spearman(model: Any, tokenizer: Any, words: argparse.Namespace) -> float:
+    """Spearman correlation of cosines with judgements."""
+    pairs = pairs_of(load_task("glue/stsb", words.data_dir), words.split)
     assert pairs is not None
-    vectors = encode_texts(model, SentenceHead("mean"), tokenizer, pairs.texts, max_length=MAX_LENGTH, prompt=prefix)
+    head = SentenceHead("mean")
+    vectors = encode_texts(model, head, tokenizer, pairs.texts, max_length=MAX_LENGTH, prompt=words.prefix)
     return pairs.scores(vectors)["cosine_spearman"]
 
 
@@ -169,7 +179,8 @@ def known(output: str) -> set[tuple[Any, ...]]:
 def key_of(result: dict[str, Any]) -> tuple[Any, ...]:
     """What tells one result from another."""
     names = ("teacher", "shape", "init", "vocabulary", "calibration", "updates", "seed")
-    return tuple(result[name] for name in names)
+    learnt = (*result["objectives"], result.get("learning_rate")) if result["updates"] else ()
+    return (*(result[name] for name in names), *learnt, result.get("split", "validation"))
 
 
 def measure(words: argparse.Namespace, init: str, updates: int, seed: int) -> dict[str, Any]:
@@ -182,13 +193,13 @@ def measure(words: argparse.Namespace, init: str, updates: int, seed: int) -> di
         options = {
             "output_dir": str(folder / "distilled"),
             "max_steps": updates,
-            "learning_rate": RATES.get(init, RATE_OF_CUT_STUDENTS),
+            "learning_rate": rate_of(words, init),
             "seed": seed,
         }
         facts |= distilled(student, tokenizer, words, options)
     student.eval().save_pretrained(folder)
     student.to("cuda" if torch.cuda.is_available() else "cpu")
-    scores = {"stsb": stsb_spearman(student, tokenizer, load_task("glue/stsb", words.data_dir), words.prefix)}
+    scores = {"stsb": stsb_spearman(student, tokenizer, words)}
     for name in words.tasks:
         rows_and_epochs = (12_000, 1.0) if name == "glue/sst2" else (12_000, 3.0)
         scores[name] = adapted(folder, tokenizer, load_task(name, words.data_dir), *rows_and_epochs, seed)
@@ -209,6 +220,10 @@ def main() -> None:
     parser.add_argument("--updates", nargs="+", type=int, default=[0, 250])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--objectives", nargs="+", default=["relation", "hidden"])
+    parser.add_argument("--stored", help="Folder of `hf-distill precompute`: teacher and rows of all updates.")
+    parser.add_argument("--learning_rate", type=float, help="The same rate for every start.")
+    parser.add_argument("--student_dropout", type=float)
+    parser.add_argument("--split", default="validation", help="STS-B's rows: `train` to compare settings.")
     parser.add_argument("--tasks", nargs="*", default=["glue/sst2", "glue/rte"])
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
@@ -222,10 +237,11 @@ def main() -> None:
             for init in words.inits:
                 head = {"teacher": Path(words.teacher).name, "shape": words.shape, "init": init}
                 result = head | {"vocabulary": words.vocabulary, "calibration": words.calibration}
-                result |= {"updates": updates, "seed": seed}
+                result |= {"updates": updates, "seed": seed, "split": words.split, "objectives": words.objectives}
+                result |= {"learning_rate": rate_of(words, init)} if updates else {}
                 if key_of(result) in done:
                     continue
-                result |= {"objectives": words.objectives} | measure(words, init, updates, seed)
+                result |= measure(words, init, updates, seed)
                 result |= {"commit": words.commit or head_commit(), "environment": environment()}
                 append_line(words.output, result)
 
