@@ -88,7 +88,7 @@ def run(
         model,
         training,
         train_dataset=rows.get(loaded.spec.train_split),
-        eval_dataset=rows[loaded.spec.headline_split],
+        eval_dataset=rows[loaded.spec.choice_split],
         max_source_length=lengths.source,
         max_target_length=lengths.target,
     )

@@ -114,7 +114,7 @@ def find_task_folder(spec: RowsSpec, data_dir: str | Path, flag: str = "--data_d
     raise FileNotFoundError(
         f"No split of task {spec.name!r} lies in {str(root)!r} (looked in {[str(item) for item in candidates]}). "
         f"Needed are files such as {wanted[0]}.parquet and {wanted[1]}.jsonl ({', '.join(READERS)}); "
-        f"found: {listing(root)}."
+        f"found: {listing(root)}. `--evaluation_splits` names other splits."
     )
 
 
@@ -383,18 +383,19 @@ def hold_out(rows: Dataset, share: float, text_columns: Sequence[str]) -> tuple[
 
     Args:
         rows: The rows.
-        share: Share of the rows to hold out; slightly more are held out where texts repeat.
+        share: Share of the texts to hold out.
         text_columns: Columns of the texts; missing ones are ignored.
     """
-    places = Dataset.from_dict({"place": range(len(rows))})
-    drawn = places.train_test_split(test_size=share, seed=HELD_OUT_SEED)
-    kept, held_out = (drawn[name]["place"][:] for name in ("train", "test"))
     columns = [column for column in text_columns if column in rows.column_names]
-    if columns:
-        texts = texts_of_rows(rows, columns)
-        seen = {texts[place] for place in held_out}
-        held_out += [place for place in kept if texts[place] in seen]
-        kept = [place for place in kept if texts[place] not in seen]
+    texts: Sequence[Any] = texts_of_rows(rows, columns) if columns else range(len(rows))
+    places: dict[Any, list[int]] = {}
+    for place, text in enumerate(texts):
+        places.setdefault(text, []).append(place)
+    groups = Dataset.from_dict({"places": list(places.values())})
+    if len(groups) < 2:
+        return rows, rows.select([])
+    drawn = groups.train_test_split(test_size=share, seed=HELD_OUT_SEED)
+    kept, held_out = ([place for group in drawn[name]["places"] for place in group] for name in ("train", "test"))
     return rows.select(kept), rows.select(held_out)
 
 

@@ -359,7 +359,7 @@ def _names_in_rows(rows: Dataset, spec: TaskSpec) -> list[str] | None:
 
 
 def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> None:
-    """Hold out rows for choosing a checkpoint if the source has no such split, and the spec allows it."""
+    """Hold out rows for choosing a checkpoint if the source has no such split but two texts or more, and the spec allows it."""
     split = spec.choice_split
     if spec.held_out_share is None or split in raw or len(raw.get(spec.train_split, ())) != 1:
         return
@@ -367,9 +367,13 @@ def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> Non
     if spec.kind == "text_classification" and set(spec.text_columns) <= set(rows.column_names):
         where = f"Split {spec.train_split!r} of task {spec.name!r} ({source})"
         rows = drop_rows_without_text(rows, spec.text_columns, is_training=True, where=where)
-    if len(rows) < 2:
+    # Questions go by their contexts, where there are enough of them.
+    texts = spec.text_columns[1:] if spec.is_span else (*spec.text_columns, *spec.choice_columns)
+    if spec.is_span and len(set(rows[spec.text_columns[1]])) < 1 / spec.held_out_share:
+        texts = spec.text_columns
+    train, held_out = hold_out(rows, spec.held_out_share, texts)
+    if not held_out:
         return
-    train, held_out = hold_out(rows, spec.held_out_share, (*spec.text_columns, *spec.choice_columns))
     raw[spec.train_split], raw[split] = [train], [held_out]
     logger.warning(
         f"Task {spec.name!r} ({source}) has no split {split!r}: {len(held_out)} of {len(train) + len(held_out)} "

@@ -68,6 +68,15 @@ def lines(data, out="out"):
 # ---- A whole run ----
 
 
+def test_checkpoints_are_chosen_by_validation_where_tests_are_scored(data):
+    (data / "xsum" / "test.jsonl").write_text((data / "xsum" / "train.jsonl").read_text())
+    splits = {"evaluation_splits": ["test", "validation"]}
+    results = run(data, rows=splits, eval_strategy="steps", eval_steps=2)
+    logged = [entry["eval_loss"] for entry in results["history"] if "eval_loss" in entry]
+    assert logged[0] == pytest.approx(results["losses"]["validation"])
+    assert results["split"] == "test"
+
+
 @pytest.mark.parametrize("name", GENERATION_TASKS)
 def test_every_task_trains_two_steps_decodes_and_is_scored(name, data):
     results = run(data, task=name)

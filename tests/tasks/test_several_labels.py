@@ -1,11 +1,14 @@
 """Several labels a row: columns, scores, thresholds, and trainings from end to end."""
 
+import dataclasses
+
+import datasets
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics
 from tiny_data import write_rows
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
 from hf_distill import (
     DistillationArguments,
@@ -15,6 +18,7 @@ from hf_distill import (
     finetune,
     load_task,
 )
+from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.metrics.compute import compute_scores
 from hf_distill.tasks.several_labels import best_thresholds
 from hf_distill.tasks.spec import TaskSpec
@@ -132,6 +136,22 @@ def task(tmp_path, sentences):
     texts = [f"{text} {WORDS[i % 3]}" if i % 4 else text for i, text in enumerate(sentences)]
     labels = [[word for word in WORDS if word in text.split()] for text in texts]
     return write(tmp_path / "task", labels, texts)
+
+
+def test_thresholds_are_those_of_the_rows_that_choose(task, tiny_tokenizer, tiny_bert_config, tmp_path):
+    loaded = load_task(task, text_columns=["text"])
+    spec = dataclasses.replace(loaded.spec, evaluation_splits=("test", "validation"))
+    rows = {"test": loaded.split("validation").select(range(6)), "validation": loaded.split("validation")}
+    args = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "max_steps": 1}
+    found = []
+    for splits in (("test", "validation"), ("validation",)):
+        set_seed(0)
+        model = AutoModelForSequenceClassification.from_config(tiny_bert_config(num_labels=3))
+        parts = datasets.DatasetDict(train=loaded.train, **{name: rows[name] for name in splits})
+        part = LoadedTask(dataclasses.replace(spec, evaluation_splits=splits), parts, "here")
+        finetune(model, part, tiny_tokenizer, FineTuningArguments(str(tmp_path / "out"), **args), max_length=32)
+        found.append(model.config.label_thresholds)
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow

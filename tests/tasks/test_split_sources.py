@@ -152,6 +152,26 @@ def test_a_held_out_share_must_be_a_share():
         TaskSpec("t", ("text",), ("a", "b"), held_out_share=1.0)
 
 
+def test_about_the_share_is_held_out_however_often_texts_come(tmp_path):
+    texts = [f"评论 {n % 50}" for n in range(400)]
+    write_rows(tmp_path / "train.jsonl", [{"text": text, "label": n % 2} for n, text in enumerate(texts)])
+    task = load_task(str(tmp_path), text_columns=["text"])
+    assert {name: len(rows) for name, rows in task.dataset.items()} == {"train": 320, "validation": 80}
+    assert not set(task.train["text"]) & set(task.split("validation")["text"])
+
+
+@pytest.mark.parametrize(("contexts", "shared"), [(10, False), (2, True)])
+def test_questions_that_are_held_out_have_contexts_of_their_own(tmp_path, contexts, shared):
+    rows = [
+        {"question": f"q{n}", "context": f"c{n % contexts}", "answers": {"text": ["c"], "answer_start": [0]}}
+        for n in range(40)
+    ]
+    write_rows(tmp_path / "train.jsonl", rows)
+    task = load_task(str(tmp_path))
+    assert len(task.split("validation")) == 8
+    assert bool(set(task.train["context"]) & set(task.split("validation")["context"])) is shared
+
+
 def test_no_text_is_on_both_sides_of_a_set_of_one_split(tmp_path):
     rows = [{"cat": "书籍", "label": n % 2, "review": f"评论 {n % 20}"} for n in range(40)]
     write_rows(tmp_path / "online_shopping_10_cats.jsonl", rows)

@@ -1,6 +1,7 @@
 """Many tasks on one encoder: what is shared, what is learnt and scored, what is saved, teachers of single tasks."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -466,6 +467,21 @@ def test_the_best_checkpoint_has_the_best_mean(encoder, tasks, tiny_tokenizer, t
     means = [entry["eval_mean"] for entry in trainer.state.log_history if "eval_mean" in entry]
     assert trainer.state.best_metric == max(means)
     assert trainer.evaluate()["eval_mean"] == pytest.approx(max(means))
+
+
+def test_checkpoints_are_chosen_by_validation_where_tests_are_scored(encoder, tasks, tiny_tokenizer, tmp_path):
+    spec = replace(MOOD, evaluation_splits=("test", "validation"))
+    rows = tasks[0].train
+    task = LoadedTask(spec, DatasetDict(train=rows, test=rows.select([0, 2, 4]), validation=rows.select([1])), "here")
+    trainer = mtl(encoder, [task], tiny_tokenizer, tmp_path, max_steps=1)
+    head = trainer.tasks_model.heads["mood"].classifier
+    torch.nn.init.zeros_(head.weight)
+    head.bias.data = torch.tensor([0.0, 1.0])  # says "good" of every row, which is right in the validation row
+    assert {split: found["accuracy"] for split, found in trainer.scores()["mood"].items()} == {
+        "test": 0.0, "validation": 1.0
+    }  # fmt: skip
+    found = trainer.evaluate()
+    assert (found["eval_mood_accuracy"], found["eval_mean"]) == (1.0, 1.0)
 
 
 def test_lora_trains_little_and_is_merged_in_what_is_saved(encoder, tasks, tiny_tokenizer, tmp_path):

@@ -251,8 +251,8 @@ def finetune(
     if trained is not trainer.model:
         trainer = build_trainer(trained, spec, tokenizer, args)
     scores = evaluate_splits(trainer, evaluation, spec)
-    if spec.headline_split in scores.thresholds:
-        trained.config.label_thresholds = scores.thresholds[spec.headline_split]
+    if spec.choice_split in scores.thresholds:
+        trained.config.label_thresholds = scores.thresholds[spec.choice_split]
         if save and args.should_save:
             trained.config.save_pretrained(str(args.output_dir))
     return FineTuningResult(

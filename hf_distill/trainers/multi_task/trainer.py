@@ -53,7 +53,6 @@ from hf_distill.trainers.fine_tuning.trainer import (
     build_trainer,
     evaluate_splits,
     evaluation_rows,
-    headline_score,
     labelled_rows,
     save_model,
 )
@@ -387,7 +386,9 @@ class MTLTrainer(BaseTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Scores of every task as `eval_<task>_<metric>` on its main split, and `eval_mean` of the headline metrics.
+        """Scores of every task as `eval_<task>_<metric>`, and `eval_mean` of the headline metrics.
+
+        They are those of the split by which checkpoints are chosen; `scores` has all splits.
 
         Raises:
             ValueError: If rows are given: the tasks bring theirs.
@@ -396,10 +397,11 @@ class MTLTrainer(BaseTrainer):
             raise ValueError("MTLTrainer scores the evaluation splits of its tasks: give those to `tasks`.")
         found = self.scores()
         metrics: dict[str, float] = {}
+        headlines = []
         for task, splits in found.items():
-            main = next(iter(splits.values()))
+            main = splits.get(self.specs[task].choice_split) or next(iter(splits.values()))
             metrics |= {f"{metric_key_prefix}_{task}_{name}": value for name, value in main.items()}
-        headlines = [headline_score(splits, self.specs[task]) for task, splits in found.items()]
+            headlines.append(main[self.specs[task].headline])
         if headlines:
             metrics[f"{metric_key_prefix}_mean"] = sum(headlines) / len(headlines)
         self.log(metrics)
