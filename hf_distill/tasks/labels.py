@@ -148,10 +148,8 @@ class LabelLookup:
         names = spec.label_names or ()
         marks: dict[str, int] = {str(HIDDEN_LABEL): HIDDEN_LABEL}
         if isinstance(feature, ClassLabel):
-            where = f"Split {split!r} of task {spec.name!r}"
-            order = match_label_order(feature.names, names, where=where, aliases=spec.label_aliases)
+            self._marks = marks | {str(number): place for number, place in enumerate(_places(feature, spec, split))}
             self._names: LabelNames | None = None
-            self._marks = marks | {str(found): index for index, found in enumerate(order)}
             return
         self._names = LabelNames(names, spec.label_aliases)
         marks |= dict.fromkeys(HIDDEN_TEXTS, HIDDEN_LABEL)
@@ -176,6 +174,21 @@ class LabelLookup:
     def _find(self, text: str) -> int | None:
         named = self._names.find(text) if self._names is not None else None
         return self._marks.get(text.casefold()) if named is None else named
+
+
+def _places(feature: ClassLabel, spec: TaskSpec, split: str) -> list[int]:
+    """Of every class of a column its place in the task's order; a split may lack some of the task's classes.
+
+    Raises:
+        ValueError: If it has others.
+    """
+    known = LabelNames(spec.label_names or (), spec.label_aliases)
+    places = [place for name in feature.names if (place := known.find(name)) is not None]
+    if len(set(places)) == len(feature.names):
+        return places
+    where = f"Split {split!r} of task {spec.name!r}"
+    order = match_label_order(feature.names, spec.label_names or (), where=where, aliases=spec.label_aliases)
+    return [order.index(number) for number in range(len(order))]
 
 
 def _check_range(dataset: Dataset, spec: TaskSpec, split: str) -> None:

@@ -189,6 +189,7 @@ def load_task(
             "`--evaluation_splits` names others."
         )
     raw = {split: [rename_columns(part, spec) for part in raw[split]] for split in wanted if split in raw}
+    _doubt_numbers(raw, spec, is_said=is_registered(name) or "label_names" in given)
     places = spec.several_labels and splits_hold_places(raw, spec)
     dataset = DatasetDict(
         {
@@ -356,6 +357,25 @@ def _names_in_rows(rows: Dataset, spec: TaskSpec) -> list[str] | None:
     if {text.casefold() for text in shown} <= {name.casefold() for name in names}:
         return names
     return sorted(shown)
+
+
+def _doubt_numbers(raw: dict[str, list[Dataset]], spec: TaskSpec, *, is_said: bool) -> None:
+    """Warn where some splits number the classes that others name, and nobody has said in which order."""
+    names = [name.casefold() for name in spec.label_names or ()]
+    if is_said or spec.kind != "text_classification" or names == ["false", "true"]:
+        return
+    features = {split: parts[0].features.get(spec.label_column) for split, parts in raw.items()}
+    said = {
+        split: {str(value).strip().removesuffix(".0") for value in raw[split][0].unique(spec.label_column)}
+        for split, feature in features.items()
+        if isinstance(feature, Value)
+    }
+    numbered = [split for split, texts in said.items() if any(map(str.isdecimal, texts)) and not texts & {*names}]
+    if numbered and any(text.casefold() in names for texts in said.values() for text in texts):
+        logger.warning(
+            f"Task {spec.name!r}: the labels of {numbered} are numbers where other splits have names; they are taken "
+            f"to count {list(spec.label_names or ())}. `--class_names` says another order."
+        )
 
 
 def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> None:

@@ -208,3 +208,32 @@ def test_numbers_of_classes_are_named_as_they_are_written(tmp_path):
     folder = write(tmp_path / "t", [{"text": str(n), "label": 1234567 + n % 2} for n in range(4)])
     with pytest.raises(ValueError, match="`--class_names 1234567 1234568`"):
         load_task(str(folder))
+
+
+def test_numbers_of_classes_that_others_name_are_doubted(tmp_path, caplog):
+    folder = write(
+        tmp_path / "t",
+        [{"text": str(n), "label": ("good", "bad")[n % 2]} for n in range(4)],
+        [{"text": "a", "label": "1"}, {"text": "b", "label": "0"}],
+    )
+    assert load_task(str(folder)).split("validation")["label"] == [1, 0]
+    assert (
+        "the labels of ['validation'] are numbers where other splits have names; they are taken to count ['bad', "
+        in (caplog.text)
+    )
+    caplog.clear()
+    assert load_task(str(folder), label_names=["good", "bad"]).split("validation")["label"] == [1, 0]
+    (folder / "train.jsonl").write_text((folder / "validation.jsonl").read_text())
+    (folder / "task.yaml").write_text("text_columns: [text]\nlabel_names: [bad, good]\n")
+    load_task(str(folder))
+    assert "other splits have names" not in caplog.text
+
+
+def test_a_split_may_lack_classes_of_the_task(tmp_path):
+    for stem, names in (("train", ["c", "a", "b"]), ("validation", ["b", "c"])):
+        features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+        rows = Dataset.from_dict({"text": list("xyz"[: len(names)]), "label": range(len(names))}, features=features)
+        rows.to_parquet(str(tmp_path / f"{stem}.parquet"))
+    task = load_task(str(tmp_path))
+    assert task.spec.label_names == ("c", "a", "b")
+    assert task.split("validation")["label"] == [2, 0]
