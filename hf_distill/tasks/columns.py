@@ -38,7 +38,7 @@ def guess_columns(rows: Dataset, fields: Mapping[str, Any], where: str) -> dict[
         where: Description of the rows, for error messages.
 
     Returns:
-        `kind`, `text_columns` and `label_column`; `answer_scorer` where some questions have no answer.
+        `kind`, `text_columns` and `label_column`; `answer_scorer` of questions where it is not that of SQuAD 1.1.
 
     Raises:
         ValueError: If a named column does not exist, none can be recognised, or the table seems to have no header.
@@ -51,7 +51,7 @@ def guess_columns(rows: Dataset, fields: Mapping[str, Any], where: str) -> dict[
     if chosen is None and label is None and names.keys() >= set(ANSWERED):
         question, context, answers = (names[name] for name in ANSWERED)
         fields = {"kind": "question_answering", "text_columns": [question, context], "label_column": answers}
-        return fields | ({"answer_scorer": "squad_v2"} if _leaves_unanswered(rows, answers) else {})
+        return fields | _scorer_of(rows[answers])
     if chosen is None and words is not None:
         tags = label or next((names[name] for name in TAGS if name in names), None)
         return {"kind": "token_classification", "text_columns": [words], "label_column": _known(tags, where, rows)}
@@ -74,9 +74,14 @@ def guess_columns(rows: Dataset, fields: Mapping[str, Any], where: str) -> dict[
     return {"kind": "text_classification", "text_columns": list(found), "label_column": label}
 
 
-def _leaves_unanswered(rows: Dataset, answers: str) -> bool:
-    """Whether some of the questions have no answer while others have one."""
-    return {bool(found.get("text")) for found in rows[answers] if isinstance(found, dict)} == {True, False}
+def _scorer_of(answers: Iterable[Any]) -> dict[str, Any]:
+    """How answers are scored: as those of SQuAD 2.0 where some questions have none, Chinese ones by characters."""
+    texts = [found.get("text") or () for found in answers if isinstance(found, dict)]
+    if {bool(found) for found in texts} == {True, False}:
+        return {"answer_scorer": "squad_v2"}
+    firsts = [str(found[0]) for found in texts[:EXAMPLES] if found]
+    chinese = [text for text in firsts if any("\u4e00" <= character <= "\u9fff" for character in text)]
+    return {"answer_scorer": "cmrc2018"} if 2 * len(chinese) > len(firsts) else {}
 
 
 def _known(label: str | None, where: str, rows: Dataset) -> str:

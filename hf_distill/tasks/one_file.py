@@ -114,6 +114,7 @@ def read_one_file(
     names = "numbers" if spec.label_names is None else f"{len(spec.label_names)} classes"
     if spec.is_span:
         names = "some questions have none" if spec.may_have_no_answer else "every question has one"
+        names += f", scored as {spec.answer_scorer}"
     other = " `--text_columns` and `--label_column` name other columns." if flag in WITH_COLUMNS else ""
     logger.warning(
         f"Task {spec.name!r} from {path.name}: text in {', '.join(map(repr, spec.text_columns))}, labels in "

@@ -234,6 +234,20 @@ class TestSeveralTasks:
 
 
 class TestErrors:
+    @pytest.mark.parametrize(
+        ("answers", "scorer"), [(["1915年"], "cmrc2018"), (["the sea"], "squad"), (["北京", None], "squad_v2")]
+    )
+    def test_answers_are_scored_as_their_language_and_gaps_ask(self, tmp_path, answers, scorer, caplog):
+        found = [answers[n % len(answers)] for n in range(20)]
+        rows = {
+            "question": [f"q{n}" for n in range(20)],
+            "context": [f"{text} {n}" for n, text in enumerate(found)],
+            "answers": [{"text": [text] * bool(text), "answer_start": [0] * bool(text)} for text in found],
+        }
+        spec = load_task(write_parquet(tmp_path / "qa.parquet", rows)).spec
+        assert spec.answer_scorer == scorer
+        assert f"scored as {scorer})" in caplog.text
+
     def test_chinese_texts_have_no_spaces(self, tmp_path):
         columns = {"文本": [f"这个电影{n}很好看" for n in range(20)], "标签": ["好", "坏"] * 10}
         spec = load_task(write_csv(tmp_path / "films.csv", columns)).spec
