@@ -37,7 +37,7 @@ class Pairs:
         texts: The distinct texts.
         left: (P,) indices in `texts` of the first texts.
         right: (P,) indices of the second texts.
-        likeness: (P,) gold scores; for two classes the class index.
+        likeness: (P,) gold scores; of two classes 1 for that of like texts.
     """
 
     name: str
@@ -211,13 +211,26 @@ def _discounted(gains: Sequence[float]) -> float:
 
 
 def pairs_of(task: LoadedTask, split: str | None = None) -> Pairs | None:
-    """The pairs of a split, by default the headline split; `None` if rows are not two texts and a label."""
+    """The pairs of a split, by default the headline split; `None` if rows are not two texts and a label.
+
+    Raises:
+        ValueError: If the task has more than two classes, which say nothing about how alike texts are.
+    """
     spec = task.spec
     if spec.kind != "text_classification" or len(spec.text_columns) != 2:
         return None
     split = split or spec.headline_split
     rows = task.split(split)
     rows = rows.select(visible_labels(rows, spec).nonzero()[0])
+    names = spec.label_names
+    if names is not None and len(names) != 2:
+        raise ValueError(
+            f"Task {spec.name!r} has the classes {list(names)}: the cosines of a sentence encoder are compared with "
+            "numbers, or with two classes."
+        )
+    likeness = np.asarray(rows[spec.label_column][:], dtype=np.float64)
+    # `not_entailment` behind `entailment`: the first class is that of texts that are alike.
+    likeness = 1 - likeness if names is not None and names[1].endswith(names[0]) else likeness
     left, right = (rows[column][:] for column in spec.text_columns)
     number = {text: index for index, text in enumerate(dict.fromkeys([*left, *right]))}
     return Pairs(
@@ -226,7 +239,7 @@ def pairs_of(task: LoadedTask, split: str | None = None) -> Pairs | None:
         list(number),
         np.array([number[text] for text in left]),
         np.array([number[text] for text in right]),
-        np.asarray(rows[spec.label_column][:], dtype=np.float64),
+        likeness,
     )
 
 

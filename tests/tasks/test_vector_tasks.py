@@ -64,6 +64,26 @@ def test_scores_of_a_ranking_that_is_known(beir):
     assert scores["recall@10"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("names", "likeness"),
+    [(["not_entailment", "entailment"], [0, 1]), (["entailment", "not_entailment"], [1, 0]), (["0", "1"], [0, 1])],
+)
+def test_texts_of_which_one_follows_from_the_other_are_alike(names, likeness, tmp_path):
+    rows = [{"one": "a", "two": "b", "label": 0}, {"one": "c", "two": "d", "label": 1}]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / f"{split}.jsonl", rows)
+    task = load_task(str(tmp_path), text_columns=["one", "two"], label_names=names)
+    assert pairs_of(task).likeness.tolist() == likeness
+
+
+def test_three_classes_are_no_likeness(tmp_path):
+    rows = [{"one": "a", "two": "b", "label": number} for number in range(3)]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / f"{split}.jsonl", rows)
+    with pytest.raises(ValueError, match=r"has the classes \['0', '1', '2'\]: the cosines .* or with two classes"):
+        pairs_of(load_task(str(tmp_path), text_columns=["one", "two"]))
+
+
 def test_pairs_of_a_task_become_texts_once(tmp_path):
     rows = [("a cat", "a dog", 1.5), ("a dog", "a cat", 2.0), ("a cat", "a fish", 5.0)]
     for split in ("train", "validation"):
