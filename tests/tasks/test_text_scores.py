@@ -1,11 +1,19 @@
 """Scores of generated text agree with values counted by hand; nothing is scored where there is nothing to score."""
 
+import dataclasses
 import math
 
 import pytest
 
+from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.metrics.evaluate_modules import load_metric
-from hf_distill.tasks.metrics.text_scores import bleu_scores, characters, meteor_scores, rouge_scores
+from hf_distill.tasks.metrics.text_scores import (
+    bleu_scores,
+    characters,
+    meteor_scores,
+    rouge_scores,
+    score_generated,
+)
 
 PREDICTION = "the cat sat on the mat"
 REFERENCE = "the cat is on the mat"
@@ -53,6 +61,26 @@ def test_chinese_is_counted_by_characters():
     assert bleu_scores(["我爱北京天"], ["我爱北京天"], language="zh")["bleu"] == pytest.approx(1.0)
     # All of it matches, in one piece: the penalty is 0.5 * (1 / 4) ** 3.
     assert meteor_scores(["我爱北京"], ["我爱北京"], language="zh")["meteor"] == pytest.approx(1 - 0.5 / 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "other"), [("кошка сидит дома", "кошка спит дома"), ("القط في البيت", "القط على البيت")]
+)
+def test_words_of_other_letters_are_words(text, other):
+    assert rouge_scores([text], [text], language="")["rouge1"] == 1.0
+    assert rouge_scores([other], [text], language="")["rouge1"] == pytest.approx(2 / 3)
+    # Latin words with marks are read as by ROUGE's script.
+    assert rouge_scores(["das häuschen"], ["das haus hen"], language="de")["rouge1"] == pytest.approx(1 / 3)
+
+
+def test_chinese_of_a_task_whose_language_nobody_said_is_counted_by_characters():
+    spec = GenerationSpec("mine", "{text}", "title", metrics=("rougeL", "bleu", "meteor"), language="")
+    gold = "北京今天下雨了"
+    right = score_generated(spec, [gold], [[gold]])
+    assert right["bleu"] == pytest.approx(1.0)
+    known = dataclasses.replace(spec, language="zh")
+    for said in (gold, "北京昨天下雨", "rain in Beijing"):
+        assert score_generated(spec, [said], [[gold]]) == score_generated(known, [said], [[gold]])
 
 
 def test_bleu_is_the_geometric_mean_of_clipped_precisions_over_the_corpus():

@@ -18,9 +18,21 @@ from hf_distill.tasks.catalogue.generation import GenerationSpec
 EXTRA = "generation"
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_CHINESE, _NOT_LATIN = re.compile(f"[{_HAN}]"), re.compile(r"[^\W\d_A-Za-z]")
 _CHINESE_TOKENS = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
 
 References = Sequence[str | Sequence[str]]
+
+
+def language_of(references: Sequence[Sequence[str]]) -> str:
+    """`zh` of references that are Chinese by their characters, and nothing of any others."""
+    return "zh" if _share(references, _CHINESE) > 0.5 else ""
+
+
+def _share(references: Sequence[Sequence[str]], letters: re.Pattern[str]) -> float:
+    """Share of some letters among all letters of the references; 0 where there is none."""
+    text = "".join(gold for golds in references for gold in golds)
+    return len(letters.findall(text)) / max(1, sum(map(str.isalpha, text)))
 
 
 def characters(text: str) -> list[str]:
@@ -36,7 +48,8 @@ def rouge_scores(
     Args:
         predictions: Texts.
         references: One or several texts for each; the best one counts, for each score separately.
-        language: `zh` splits into characters; any other into words of `a` to `z` and digits, as ROUGE's script does.
+        language: `zh` splits into characters, `en` into words of `a` to `z` and digits, as ROUGE's script does; any
+            other too, but into words of their own letters where most letters of the references are not those of English.
         stemming: Compare stems (Porter's stemmer) of words with more than three letters.
 
     Returns:
@@ -47,8 +60,11 @@ def rouge_scores(
         ValueError: If the numbers of predictions and references differ.
     """
     rows = _rows(predictions, references)
+    has_other_letters = language != "en" and _share([golds for _, golds in rows], _NOT_LATIN) > 0.5
     scorer = require("rouge_score.rouge_scorer", extra=EXTRA, needed_by="ROUGE").RougeScorer(
-        list(ROUGE_TYPES), use_stemmer=stemming, tokenizer=_Characters() if language == "zh" else None
+        list(ROUGE_TYPES),
+        use_stemmer=stemming,
+        tokenizer=_Characters() if language == "zh" or has_other_letters else None,
     )
     found = [scorer.score_multi(golds, prediction) for prediction, golds in rows]
     return {name: sum(row[name].fmeasure for row in found) / len(found) for name in ROUGE_TYPES}
@@ -135,7 +151,7 @@ def meteor_scores(
 
 
 class _Characters:
-    """Tokenizer for Chinese in the interface of `rouge_score`."""
+    """Tokenizer in the interface of `rouge_score` for Chinese, and for letters other than those of English."""
 
     def tokenize(self, text: str) -> list[str]:
         """See `characters`."""
@@ -212,8 +228,8 @@ def score_generated(
         ImportError: If a package of the extra `generation` is missing.
         ValueError: If the numbers of predictions and references differ.
     """
-    language = spec.language
     golds = [list(texts) for texts in references]
+    language = spec.language or language_of(golds)
     plain = [text.strip() for text in predictions]
     words, gold_words = list(plain), golds
     if language != "zh":

@@ -87,7 +87,8 @@ def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any]) -> Gen
     if name not in GENERATION_TASKS and folder is not None:
         given = read_task_file(folder) | fields
         if "template" in given or Path(name).expanduser() == folder:
-            return GenerationSpec.from_dict({"name": folder.resolve().name} | given)
+            # Nobody has said which language it is.
+            return GenerationSpec.from_dict({"name": folder.resolve().name, "language": ""} | given)
     known = get_generation_task(name)
     values = {item.name: getattr(known, item.name) for item in dataclasses.fields(known)}
     return GenerationSpec.from_dict(values | fields)
