@@ -185,6 +185,16 @@ def test_the_head_of_the_student_is_scored_as_by_an_evaluation_of_its_own(build,
     assert not [name for name in metrics if "probe" in name]
 
 
+def test_the_rows_that_checkpoints_are_chosen_by_are_scored(build, mood):
+    rows = mood.split("validation")
+    spec = dataclasses.replace(mood.spec, evaluation_splits=("test", "validation"))
+    parts = datasets.DatasetDict(train=mood.train, test=rows.select(range(4)), validation=rows)
+    trainer = build(trainer={"eval_task": LoadedTask(spec, parts, "memory")})
+    plain = build(trainer={"eval_task": mood})
+    assert trainer.evaluation.task.rows["text"] == rows["text"]
+    assert trainer.evaluate()["eval_task/accuracy"] == plain.evaluate()["eval_task/accuracy"]
+
+
 def test_a_file_whose_columns_cannot_be_guessed_is_to_be_loaded_before(build, tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n" + "one text,another text\n" * 20, encoding="utf-8")
     with pytest.raises(ValueError, match=r"`--eval_task` '.*rows.csv' has .* In Python: `eval_task=load_task\("):

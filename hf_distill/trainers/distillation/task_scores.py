@@ -50,7 +50,7 @@ PROBE_STRENGTH = 0.1
 
 
 class TaskEvaluation:
-    """Scores a student on the evaluation split of a task.
+    """Scores a student on the split of a task by which checkpoints are chosen.
 
     Attributes:
         task: The task, as many rows of it as are used.
@@ -61,7 +61,7 @@ class TaskEvaluation:
         """Tokenize the rows.
 
         Args:
-            task: With its headline split.
+            task: With the split that is scored.
             tokenizer: The student's.
             args: Length of the rows, number and seed of the samples.
 
@@ -82,7 +82,7 @@ class TaskEvaluation:
     def _read(self, task: LoadedTask) -> None:
         """Tokenize the rows of a task that are scored."""
         self.task = task.subset(self._samples, self._samples, seed=self._seed)
-        self.rows = self.task.split(self.spec.headline_split)
+        self.rows = self.task.split(self.spec.choice_split)
         tokens = tokenize_task(self.rows, self.spec, self.tokenizer, self.max_length)
         # Rows of like length together; scores know rows by their place.
         self.tokens = tokens.select(np.argsort(-np.asarray(tokens[LENGTH_COLUMN]), kind="stable"))
@@ -104,7 +104,7 @@ class TaskEvaluation:
         """
         student = without_adapters(model.student)
         check_positions(student.config, self.max_length)
-        pairs = pairs_of(self.task) if model.learns_vectors else None
+        pairs = pairs_of(self.task, self.spec.choice_split) if model.learns_vectors else None
         if pairs is not None:
             self.way, self.vectors = "vectors", VectorEvaluation(pairs, self.tokenizer, self.max_length)
             return
@@ -120,7 +120,7 @@ class TaskEvaluation:
                 f"{reason}. Add `logits` or `labels` to `--objectives`, with a teacher of this task."
             )
         learnt = ""
-        if self.spec.train_split not in self.task.dataset or self.spec.train_split == self.spec.headline_split:
+        if self.spec.train_split not in self.task.dataset or self.spec.train_split == self.spec.choice_split:
             learnt = f" It is fitted on {1 - HELD_OUT:.0%} of the rows and scored on the others."
             self._read(self._held_out(reason))
         model.show_features()
@@ -133,15 +133,14 @@ class TaskEvaluation:
         """The task with rows to fit a probe on and others to score, where all of them are to be scored.
 
         Raises:
-            ValueError: If there is one row only.
+            ValueError: If there is one text only.
         """
-        rows = self._whole.split(self.spec.headline_split)
-        if len(rows) < 2:
+        train, scored = hold_out(self._whole.split(self.spec.choice_split), HELD_OUT, self.spec.text_columns)
+        if not scored:
             raise ValueError(
                 f"`--eval_task` {self.spec.name!r} is scored by a probe, because {reason}; that needs rows to fit it "
-                f"on, and there is {len(rows)}."
+                "on, and there is one text only."
             )
-        train, scored = hold_out(rows, HELD_OUT, self.spec.text_columns)
         self.spec = dataclasses.replace(self.spec, train_split="train", evaluation_splits=("validation",))
         return LoadedTask(self.spec, datasets.DatasetDict(train=train, validation=scored), self._whole.source)
 
@@ -184,7 +183,7 @@ class TaskEvaluation:
         if self.way == "head":
             outputs, labels = run(self.tokens, "logits", collator, head.kept)
             prediction = EvalPrediction(predictions=outputs, label_ids=labels)
-            own = self.spec.for_split(self.spec.headline_split)
+            own = self.spec.for_split(self.spec.choice_split)
             scores = build_compute_metrics(own, self.rows, self.tokens)(prediction)
             return {f"task/{name}": float(value) for name, value in scores.items()}
         known, targets = run(self._known_rows, "features", collator, None)
