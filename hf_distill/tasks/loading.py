@@ -379,7 +379,7 @@ def _doubt_numbers(raw: dict[str, list[Dataset]], spec: TaskSpec, *, is_said: bo
 
 
 def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> None:
-    """Hold out rows for choosing a checkpoint if the source has no such split but two texts or more, and the spec allows it."""
+    """Hold out rows for choosing a checkpoint if the source has no such split but two texts, and the spec says so."""
     split = spec.choice_split
     if spec.held_out_share is None or split in raw or len(raw.get(spec.train_split, ())) != 1:
         return

@@ -49,7 +49,7 @@ def rouge_scores(
         predictions: Texts.
         references: One or several texts for each; the best one counts, for each score separately.
         language: `zh` splits into characters, `en` into words of `a` to `z` and digits, as ROUGE's script does; any
-            other too, but into words of their own letters where most letters of the references are not those of English.
+            other too, but into words of their own letters where the references are mostly in other letters.
         stemming: Compare stems (Porter's stemmer) of words with more than three letters.
 
     Returns:
