@@ -6,17 +6,14 @@ what the whole training took. Rows keep their order in every evaluation.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from pathlib import Path
 from types import MethodType
 from typing import Any, TypeVar, cast
 
-import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,21 +28,18 @@ from ..settings.distill import Unset
 from ..storage.files import model_files, remove
 from ..storage.folders import check_apart
 from ..storage.steps import writing_to
-from ..tasks.rows.text import has_transform
 from ..teachers.stored.manifest import is_stored_teacher
 from .callbacks import GradualUnfreezing
 from .checkpoints import Checkpoints, check_adapter, check_sizes, go_on, has_own_adapter, read_adapter
 from .finite import GRADIENT, LABELS, LOSS, OUTPUT, TEACHER, WEIGHT, end_if_not_finite, moments_of
 from .lengths import counted, length_grouped_sampler
+from .loaders import loader_of_stream, workers_for
 from .streams import NoRows, place_in_stream, whole_update
 from .whole_run import RunCosts, WholeRun
 
 logger = logging.get_logger(__name__)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-
-# Processes that make batches for one GPU: more of them make nothing faster (docs/gpu.md).
-MOST_WORKERS = 8
 
 
 class _UnlessStock:
@@ -102,6 +96,7 @@ class BaseTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if not self.is_stock:
             refuse_uneven_batches(self.accelerator, drops_last=self.args.dataloader_drop_last)
+            refuse_lost_rows(self.args)
         if is_in_notebook():
             from .notebook_table import show_terms
 
@@ -300,13 +295,12 @@ class BaseTrainer(Trainer):
 
     @unless_stock
     def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
-        reads_alone = self.accelerator.num_processes > 1 and self.accelerator.dispatch_batches is False
-        if reads_alone and not has_length(dataset) and not kwargs.get("is_training"):
-            logger.warning_once(
-                f"Rows of a stream are evaluated in {self.accelerator.num_processes} processes that each read it "
-                "(`dispatch_batches: false`): some count twice, to fill the last batches. Give rows with a length for "
-                "exact scores."
-            )
+        make = partial(self._make_dataloader, dataset, *args)
+        if self.accelerator.num_processes == 1 or has_length(dataset):
+            return make(**kwargs)
+        return loader_of_stream(self, make, **kwargs)
+
+    def _make_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
         if self.args.device.type == "cpu":
             # The host itself computes: asking it costs nothing.
             return super()._get_dataloader(dataset, *args, **kwargs)
@@ -314,7 +308,7 @@ class BaseTrainer(Trainer):
         collator, workers = self.data_collator, self.args.dataloader_num_workers
         self.data_collator = self._knowing(collator, dataset)
         if kwargs.get("is_training") and isinstance(workers, Unset):
-            self.args.dataloader_num_workers = _workers_for(dataset)
+            self.args.dataloader_num_workers = workers_for(dataset)
         try:
             return super()._get_dataloader(dataset, *args, **kwargs)
         finally:
@@ -471,18 +465,6 @@ class BaseTrainer(Trainer):
         return super()._load_best_model()
 
 
-def _workers_for(dataset: Any) -> int:
-    """Processes that make batches for a GPU where nobody chose their number; 0 for rows that may not bear several.
-
-    Rows of Arrow files are read alike in any process. Code of a user's is not sent to one unasked.
-    """
-    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
-    if method != "fork" or not isinstance(dataset, datasets.Dataset) or has_transform(dataset):
-        return 0
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(MOST_WORKERS, max(0, cores - 1))
-
-
 def named_targets(signals: Signals | Mapping[str, Signals] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What teachers say to a batch, and its labels, by names that say whose they are."""
     targets = {LABELS + name: value for name, value in inputs.items() if "label" in name}
@@ -576,6 +558,19 @@ def refuse_uneven_batches(accelerator: Any, *, drops_last: bool) -> None:
             "`--accelerator_config` has `even_batches: false`, with which the last rows may leave some of the "
             f"{accelerator.num_processes} processes without a batch that the others wait for: leave it out (rows that "
             "fill up last batches count once in every score), or give `--dataloader_drop_last true`."
+        )
+
+
+def refuse_lost_rows(args: TrainingArguments) -> None:
+    """Refuse evaluations of which transformers keeps the rows of the last batches alone.
+
+    Raises:
+        ValueError: If `eval_use_gather_object` is set in several processes.
+    """
+    if args.eval_use_gather_object and args.world_size > 1:
+        raise ValueError(
+            f"`--eval_use_gather_object` loses most rows of an evaluation in {args.world_size} processes "
+            "(transformers takes the rows of the last batches for all): leave it out."
         )
 
 

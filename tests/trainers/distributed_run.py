@@ -169,6 +169,22 @@ def by_tokens(args: DistillationArguments) -> dict[str, Any]:
     return {"steps": trainer.state.global_step, "rows": sorted(gather_object(seen))}
 
 
+def a_stream(args: DistillationArguments) -> dict[str, Any]:
+    """Losses and an evaluation of rows without a length, each batch of which is padded to its own longest row."""
+    texts = [" ".join(WORDS[(7 * row + place) % 40] for place in range(3 + row % 7)) for row in range(37)]
+    stream = datasets.Dataset.from_dict({"text": texts}).to_iterable_dataset()
+    args = dataclasses.replace(args, objectives=["relation", "logits"], save_strategy="no")
+    tokenizer = word_tokenizer()
+    teacher, student = model(32, 3, seed=0), model(16, 2, seed=1)
+    for one in (teacher, student):
+        one.resize_token_embeddings(len(tokenizer))
+    trainer = DistillationTrainer(
+        student, args, train_dataset=stream, teacher_model=teacher, processing_class=tokenizer
+    )
+    trainer.train()
+    return {"history": _losses(trainer), "metrics": trainer.evaluate(stream)}
+
+
 def fully_sharded(args: DistillationArguments) -> dict[str, float]:
     """How far gradients are from those of one process, where FSDP2 shards the layers that a model names."""
     if not distributed.is_initialized():
@@ -235,6 +251,7 @@ def main(output_dir: str, batch_size: int, resume: str) -> DistillationTrainer:
             "stored": from_a_store(args),
             "tasks": many_tasks(args, batch_size),
             "tokens": by_tokens(args),
+            "stream": a_stream(args),
             "sharded": fully_sharded(args),
         }
     )

@@ -3,14 +3,11 @@
 import random
 from types import SimpleNamespace
 
-import datasets
 import numpy as np
 import pytest
 import torch
 
-from hf_distill import DistillationArguments
-from hf_distill.trainers import base
-from hf_distill.trainers.base import random_state_kept, refuse_uneven_batches, unless_stock
+from hf_distill.trainers.base import random_state_kept, refuse_lost_rows, refuse_uneven_batches, unless_stock
 
 
 class Stock:
@@ -62,19 +59,6 @@ def test_no_generator_of_random_numbers_moves():
     assert drawn() == first
 
 
-def test_batches_for_a_gpu_are_made_by_processes_where_nobody_chose_their_number(make_trainer, monkeypatch, tmp_path):
-    monkeypatch.setattr(base.os, "sched_getaffinity", lambda pid: range(6))
-    monkeypatch.setattr(base.multiprocessing, "get_start_method", lambda allow_none: "fork")
-    rows = datasets.Dataset.from_dict({"text": ["one", "two"]})
-    assert base._workers_for(rows) == 5
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    assert base._workers_for(rows) == 1
-    assert base._workers_for(rows.with_transform(lambda batch: batch)) == base._workers_for(["one", "two"]) == 0
-    assert isinstance(make_trainer().args.dataloader_num_workers, base.Unset), "the rows decide"
-    args = DistillationArguments(str(tmp_path), dataloader_num_workers=0, use_cpu=True)
-    assert type(args.for_training(distilling=True).dataloader_num_workers) is int
-
-
 def test_processes_with_batches_of_different_number_are_refused_before_the_first_step(make_trainer, monkeypatch):
     def shares(processes, even, dispatch=None):
         return SimpleNamespace(num_processes=processes, even_batches=even, dispatch_batches=dispatch)
@@ -87,3 +71,10 @@ def test_processes_with_batches_of_different_number_are_refused_before_the_first
     monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
     with pytest.raises(ValueError, match="even_batches"):
         make_trainer(accelerator_config={"even_batches": False})
+
+
+def test_an_evaluation_in_several_processes_that_would_lose_rows_is_refused():
+    with pytest.raises(ValueError, match="`--eval_use_gather_object` loses most rows of an evaluation in 2 processes"):
+        refuse_lost_rows(SimpleNamespace(eval_use_gather_object=True, world_size=2))
+    refuse_lost_rows(SimpleNamespace(eval_use_gather_object=True, world_size=1))
+    refuse_lost_rows(SimpleNamespace(eval_use_gather_object=False, world_size=2))

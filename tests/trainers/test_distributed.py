@@ -123,6 +123,14 @@ def test_batches_by_tokens_have_every_row_once(alone, together):
     assert two["steps"] == -(-one["steps"] // 2)
 
 
+def test_a_stream_of_text_is_learnt_and_evaluated_as_by_one_process(alone, together):
+    one, two = (run["stream"] for _, run in (alone, together))
+    assert {"eval_loss", "eval_agreement"} <= set(one["metrics"])
+    for first, second in zip([*one["history"], one["metrics"]], [*two["history"], two["metrics"]], strict=True):
+        for key in (key for key in first if "loss" in key or "agreement" in key):
+            assert second[key] == pytest.approx(first[key], rel=1e-4, abs=1e-6), key
+
+
 def test_a_resumed_run_of_two_processes_continues(together, tmp_path):
     resumed = run(tmp_path, 4, processes=2, resume=together[0] / "checkpoint-2")
     assert [e["loss"] for e in resumed["history"]][-2:] == [e["loss"] for e in together[1]["history"]][-2:]
