@@ -15,5 +15,5 @@ class AdaptationArguments:
     student_revision: str | None = setting(None, "Branch, tag or commit of the student.")
     tokenizer_name: str | None = setting(None, "Hub id or local folder of the tokenizer. Default: the student's.")
     from_scratch: bool = setting(
-        False, "Also fine-tune the same student with random weights: the baseline without a teacher."
+        False, "Also train the baseline without a teacher: the same student with random weights."
     )

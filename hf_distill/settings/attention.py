@@ -14,13 +14,17 @@ class AttentionArguments:
     """Whose attention is drawn, and on what."""
 
     models: list[str] = field(
-        metadata={"help": "Hub ids or folders of the models, the teacher first; each reads with its own tokenizer."}
+        metadata={
+            "help": "Hub ids or folders of the models, the teacher first; each reads the text with its own tokenizer."
+        }
     )
     text: str = field(metadata={"help": "The sentence."})
     layers: list[int] | None = setting(
-        None, "A layer for each model, from 1, or from the end when negative. Default: the last of each."
+        None, "One layer for each model, counted from 1, or from the end if negative. Default: the last of each."
     )
-    heads: list[int] | None = setting(None, "Heads to draw beside the mean over all, from 1. Default: the mean alone.")
+    heads: list[int] | None = setting(
+        None, "Heads to draw beside the mean over all heads, counted from 1. Default: only the mean."
+    )
     output: str = setting("attention.png", "Image to write; its ending chooses the format: png, svg or pdf.")
 
     def __post_init__(self) -> None:

@@ -18,48 +18,53 @@ class AugmentationArguments:
     masked_lm_revision: str | None = setting(None, "Branch, tag or commit of the model.")
     masked_lm_dtype: Literal["float32", "bfloat16"] = setting(
         "float32",
-        "Arithmetic of the model: float32, with a result that no batch size and device changes, or "
-        "bfloat16, faster where there are units for it.",
+        "dtype of the model: float32 (the result does not depend on batch size and device), or "
+        "bfloat16 (faster on processors that support it).",
     )
     embeddings: str | None = setting(
         None,
-        "Word embeddings as text (GloVe, word2vec; also .gz), for words that are several tokens for the "
-        "model. Default: the model's own input embeddings.",
+        "Word embeddings as text (GloVe, word2vec; also .gz), for words that have several tokens in "
+        "the model. Default: the model's own input embeddings.",
     )
     embedding_words: int = setting(
-        100_000, "How many words of --embeddings are taken, from the first on (TinyBERT: 100000)."
+        100_000, "Number of words of --embeddings that are read, the first ones (TinyBERT: 100000)."
     )
     num_samples: int | None = setting(
-        None, "Rows drawn per text. Default: what TinyBERT's code has for the task (10 to 30), else 20."
+        None, "Number of augmented rows per text. Default: that of TinyBERT's code for the task (10 to 30), else 20."
     )
-    replace_probability: float = setting(0.4, "Share of the words that are replaced in a drawn row (TinyBERT: 0.4).")
-    num_candidates: int = setting(15, "Candidates per word (TinyBERT: 15).")
+    replace_probability: float = setting(0.4, "Probability with which a word is replaced (TinyBERT: 0.4).")
+    num_candidates: int = setting(15, "Number of candidates for each word (TinyBERT: 15).")
     language: str = setting(
         "english",
-        "Language of the stop words, which are never replaced; none has no such words. Outside English "
-        "words of all alphabets are replaced, in Chinese every character is a word.",
+        "Language of the stop words, which are never replaced; none has no stop words. In English only "
+        "words of the letters a to z are replaced, in other languages words of all alphabets; in "
+        "Chinese every character is a word.",
     )
-    exclude_original: bool = setting(False, "Do not let a word be its own candidate; TinyBERT does.")
+    exclude_original: bool = setting(False, "A word cannot be its own candidate (in TinyBERT it can).")
     exclude_special: bool = setting(
-        True, "Leave out candidates that are no words: special and unused tokens, punctuation; TinyBERT has them."
+        True, "Candidates must be words: no special or unused tokens, no punctuation (TinyBERT allows these)."
     )
     tinybert_compat: bool = setting(
         False,
-        "Do as TinyBERT's code does: the first text of a pair stays as drawn last while the second is "
-        "replaced, candidates may be special tokens, and question words (who, what, how ...) and the n of n't are "
-        "words like others.",
+        "Do the same as TinyBERT's code: while the second text of a pair is changed, the first remains "
+        "as it was drawn last; candidates may be special tokens; and question words (who, what, how "
+        "...) and the n of n't are treated like other words.",
     )
-    seed: int = setting(42, "Draws the replacements.")
+    seed: int = setting(42, "Seed of the replacements.")
     corpus_dir: str = setting("outputs/augmented", "Folder for the corpus, its card and statistics.")
     work_dir: str | None = setting(
-        None, "Folder for finished steps, from which a killed run continues. Default: `work` in --corpus_dir."
+        None, "Folder for finished steps, from which an interrupted run continues. Default: `work` in --corpus_dir."
     )
-    shard_texts: int = setting(1024, "Texts whose candidates are found and written together; a kill costs no more.")
+    shard_texts: int = setting(
+        1024, "Number of texts that are processed and written together; an interruption loses at most these."
+    )
     batch_tokens: int | None = setting(
-        None, "Tokens of one forward pass, padding included. Default: 1024 on the CPU, else 16384."
+        None, "Number of tokens in a forward pass, padding included. Default: 1024 on the CPU, else 16384."
     )
-    num_proc: int | None = setting(None, "Processes that find candidates, each with a model of its own. Default: one.")
-    use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
+    num_proc: int | None = setting(
+        None, "Number of processes that find candidates, each with its own copy of the model. Default: one."
+    )
+    use_cpu: bool = setting(False, "Use the CPU even if there is a GPU.")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data."""

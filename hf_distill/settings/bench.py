@@ -23,28 +23,28 @@ class BenchmarkArguments(ColumnArguments):
     )
     engines: list[str] = setting(
         ["sdpa", "eager", "compiled", "onnx", "onnx_int8"],
-        "How models are run; the first that runs all of them is that of the protocol. What cannot be run "
-        "is left out with the reason.",
+        "Engines that run the models; the papers' protocol uses the first one that can run all of "
+        "them. An engine that cannot run is left out, with the reason.",
     )
     task: str | None = setting(
         None,
-        "Take rows from this task (glue/qnli, reviews.csv), of its training split if it is there. Default: "
-        "random tokens.",
+        "Take rows from this task (glue/qnli, reviews.csv), of its training split if there is one. "
+        "Default: random tokens.",
     )
-    data_dir: str | None = setting(None, "Local files of the task, or a parent with a folder of its name.")
-    batch_size: int = setting(32, "Protocol: rows of a batch.")
-    seq_length: int = setting(128, "Protocol: tokens of a row, padding included.")
-    num_batches: int = setting(100, "Protocol: batches that count.")
-    warmup: int = setting(10, "Protocol: batches before them that do not.")
-    grid_batch_sizes: list[int] = setting([1, 32], "Grid of every engine: rows of a batch.")
-    grid_seq_lengths: list[int] = setting([32, 128], "Grid of every engine: tokens of a row.")
-    grid_batches: int = setting(3, "Grid of every engine: batches that count.")
+    data_dir: str | None = setting(None, "Local files of the task, or a parent folder with a folder of its name.")
+    batch_size: int = setting(32, "Papers' protocol: rows in a batch.")
+    seq_length: int = setting(128, "Papers' protocol: tokens in a row, padding included.")
+    num_batches: int = setting(100, "Papers' protocol: number of timed batches.")
+    warmup: int = setting(10, "Papers' protocol: number of batches before them that are not timed.")
+    grid_batch_sizes: list[int] = setting([1, 32], "Grid of every engine: rows in a batch.")
+    grid_seq_lengths: list[int] = setting([32, 128], "Grid of every engine: tokens in a row.")
+    grid_batches: int = setting(3, "Grid of every engine: number of timed batches.")
     fp32_matmul: Literal["auto", "strict", "fast"] = setting(
         "auto",
-        "fp32 products of PyTorch on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if "
-        "a check at start-up shows true fp32 accuracy.",
+        "fp32 matrix products of PyTorch on the CPU: fast (oneDNN, may round to bf16), strict "
+        "(PyTorch), or auto (fast if a check at start-up shows true fp32 accuracy).",
     )
-    use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
+    use_cpu: bool = setting(False, "Use the CPU even if there is a GPU.")
     seed: int = setting(42, "Seed of random weights, tokens and rows.")
     output_dir: str = setting("outputs/bench", "Folder of bench.json, bench.md and the figure.")
 

@@ -13,23 +13,24 @@ class ComparisonArguments:
 
     corpora: list[str] = field(
         metadata={
-            "help": "What is compared with the task's own text: NAME=WHERE each, or just where: a folder that corpus, "
-            "augment or general wrote, a file, a folder or a Hub id."
+            "help": "Corpora to compare with the task's own text, each as NAME=WHERE or just WHERE: a folder that "
+            "corpus, augment or general wrote, a file, a folder or a Hub id."
         }
     )
-    text_column: str = setting("text", "Column of the text; `text_pair` is read too where it is there.")
+    text_column: str = setting("text", "Column of the text; `text_pair` is read too if it exists.")
     language: str | None = setting(
         None, "Language of the stop words, and of a segmenter for Chinese. Default: the task's."
     )
-    top_words: int = setting(5000, "How many of the most frequent words are compared (the paper: 5000).")
+    top_words: int = setting(5000, "Number of most frequent words that are compared (the paper: 5000).")
     top_shares: list[float] = setting(
-        [0.2, 0.4, 0.6, 0.8, 1.0], "Shares of a corpus that was retrieved, best ranks first, whose words are compared."
+        [0.2, 0.4, 0.6, 0.8, 1.0], "Shares of a retrieved corpus, best ranks first, whose words are compared."
     )
-    num_draws: int = setting(5, "Samples of equal size that Distinct-n is the mean of.")
-    seed: int = setting(42, "Draws the samples, and the task's rows where they are limited.")
+    num_draws: int = setting(5, "Number of samples of equal size over which Distinct-n is averaged.")
+    seed: int = setting(42, "Seed of the samples, and of the task's rows if their number is limited.")
     output_dir: str = setting("outputs/comparison", "Folder for comparison.json, comparison.md and the figures.")
     write_cards: bool = setting(
-        False, "Also put tables and figures into the cards of the corpora that were built here; push sends them."
+        False,
+        "Also put tables and figures into the cards of the corpora that this package built; a push uploads them.",
     )
 
     def __post_init__(self) -> None:

@@ -23,74 +23,92 @@ class CorpusArguments:
     source_column: str = setting(
         "source", "Column of the general corpus that names where a row comes from, if it has one."
     )
-    max_corpus_rows: int | None = setting(None, "Take only the first rows of the general corpus.")
-    max_anchors: int | None = setting(None, "Take only the first anchors.")
+    max_corpus_rows: int | None = setting(
+        None, "Read only this many rows of the general corpus, the first ones. Default: all."
+    )
+    max_anchors: int | None = setting(
+        None, "Use only this many anchors (training sentences of the task), the first ones. Default: all."
+    )
     unit: Literal["row", "sentence", "passage"] = setting(
         "row",
-        "What is searched and kept: rows of the general corpus as they are, their sentences, or passages "
-        "of sentences in a row.",
+        "What is searched and kept: row (rows of the general corpus as they are), sentence (their "
+        "sentences), or passage (runs of consecutive sentences).",
     )
-    passage_words: int = setting(100, "Words of a passage at most; a longer sentence is a passage of its own.")
+    passage_words: int = setting(
+        100, "Largest number of words in a passage; a longer sentence is a passage of its own."
+    )
     corpus_dir: str = setting("outputs/corpus", "Folder for the corpus, its card and statistics.")
     work_dir: str | None = setting(
-        None, "Folder for finished steps, from which a killed build continues. Default: `work` in --corpus_dir."
+        None, "Folder for finished steps, from which an interrupted build continues. Default: `work` in --corpus_dir."
     )
     index_dir: str | None = setting(
-        None, "Folder for indexes, to share one between tasks; by default `indexes` in the work folder."
+        None, "Folder for indexes; several tasks can share one. Default: `indexes` in the work folder."
     )
     engine: str = setting(
         "auto",
-        "BM25 engine: retriv, bm25s, blocks, tantivy, elasticsearch, or auto: by size and by what is installed.",
+        "BM25 engine: retriv, bm25s, blocks, tantivy, elasticsearch, or auto (chosen by size and by "
+        "what is installed).",
     )
     elasticsearch_url: str | None = setting(
         None, "Address of an Elasticsearch or OpenSearch server, for --engine elasticsearch."
     )
     top_k: int | None = setting(
-        None, "Sentences retrieved per anchor; by default the paper's for the task (its Table 1), else 100."
+        None, "Rows retrieved per anchor. Default: the paper's for the task (its Table 1), else 100."
     )
     num_candidates: int = setting(
         16,
-        "Where --task is a folder with corpus.jsonl, queries.jsonl and qrels: candidates of each query, documents "
-        "that answer it and then the best that BM25 finds.",
+        "Rerankers, where --task is a folder with corpus.jsonl, queries.jsonl and qrels: number of "
+        "candidates of each query. The relevant documents come first, then the best by BM25.",
     )
-    top_share: float = setting(1.0, "Share of the hits to keep, best first: ranks below share x top_k of any anchor.")
+    top_share: float = setting(
+        1.0,
+        "Share of the hits to keep, the best ones: a row is kept if its rank for some anchor is below "
+        "this share of top_k.",
+    )
     query: Literal["rake", "content_words", "text"] = setting(
-        "rake", "Query of an anchor: RAKE keywords, all words but stop words, or its text."
+        "rake",
+        "Query of an anchor: rake (RAKE keywords), content_words (all words but stop words), or text (all words).",
     )
-    max_phrases: int = setting(20, "RAKE phrases per query.")
+    max_phrases: int = setting(20, "Largest number of RAKE phrases in a query.")
     language: str = setting(
-        "english", "Language of stop words, stemmer and sentences, chinese also of a segmenter; none for any other."
+        "english",
+        "Language of the stop words, the stemmer and the sentence rules; chinese also has a segmenter. "
+        "none: any other language, without stop words and stemmer.",
     )
     stem: bool = setting(True, "Stem words (Snowball) before indexing and searching.")
     token_analysis: str | None = setting(
         None,
-        "Own function from a text to its terms (package.module:function), in place of words, stop words and stemmer.",
+        "Your own function from a text to its list of terms (package.module:function); it replaces "
+        "word splitting, stop words and stemmer.",
     )
-    bm25_k1: float = setting(1.2, "BM25: how fast repeats of a word saturate.")
-    bm25_b: float = setting(0.75, "BM25: how much long rows are held back, 0 to 1.")
+    bm25_k1: float = setting(1.2, "BM25's k1: the larger, the more do repetitions of a word in a row count.")
+    bm25_b: float = setting(0.75, "BM25's b, from 0 to 1: the larger, the lower do long rows score.")
     max_chars: int = setting(4000, "Rows of the general corpus with more characters are left out and counted.")
     min_words: int = setting(1, "Rows of the general corpus with fewer words are left out and counted.")
     max_words: int | None = setting(None, "Rows of the general corpus with more words are left out and counted.")
     deduplicate: Literal["near", "normalized", "exact", "none"] = setting(
         "normalized",
-        "Keep one of equal texts: nearly equal; equal without case, punctuation and spacing; exactly equal; or all.",
+        "Which duplicates are removed: near (nearly equal texts), normalized (equal without case, "
+        "punctuation and spacing), exact (exactly equal), or none.",
     )
     near_duplicate_threshold: float = setting(
-        0.7, "Share of common runs of three words from which two texts are nearly equal (Jaccard)."
+        0.7, "Two texts are nearly equal from this Jaccard similarity of their word trigrams on."
     )
     decontaminate: Literal["equal", "contains", "none"] = setting(
         "equal",
-        "Leave out rows that equal a text of the task's validation or test set, or also those that "
-        "contain one of at least eight words.",
+        "Which rows are removed because of the task's validation and test texts: equal (rows that "
+        "equal one), contains (also rows that contain one of at least eight words), or none.",
     )
     decontaminate_ngram: int | None = setting(
         None,
-        "Leave out rows that share this many words in a row with a text of the task's validation or test "
-        "set; 13 is usual.",
+        "Also remove rows that share this many consecutive words with a text of the task's validation "
+        "or test set; 13 is usual.",
     )
     write_dropped: bool = setting(False, "Write the rows that were left out, with their reasons, to dropped.parquet.")
-    num_proc: int | None = setting(None, "Processes for keywords and search; by default one process with all cores.")
-    search_batch_size: int = setting(1000, "Queries searched together.")
+    num_proc: int | None = setting(
+        None, "Number of processes for keywords and search. Default: one process that uses all cores."
+    )
+    search_batch_size: int = setting(1000, "Number of queries that are searched together.")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data."""
@@ -136,20 +154,23 @@ class ShardArguments:
 
     num_shards: int | None = setting(
         None,
-        "Shards into which the general corpus is cut. Without --shard and --merge all are done from here, "
-        "then merged. Default: one index.",
+        "Number of shards into which the general corpus is split. Without --shard and --merge this "
+        "command processes all shards and merges them. Default: one index.",
     )
     shard: int | None = setting(
         None,
-        "Do what can be done for one shard, counted from 0: read it, and once all were read, search it. "
-        "So it is run twice for every shard.",
+        "Process only this shard, counted from 0: read it, or search it if all shards have been read. "
+        "So run the command twice for every shard.",
     )
-    merge: bool = setting(False, "Make the corpus of shards that were all searched.")
+    merge: bool = setting(False, "Merge the shards, all of which must have been searched, into the corpus.")
     runner: Literal["processes", "ray"] = setting(
-        "processes", "Without --shard and --merge: shards by processes of this machine, or by tasks of Ray."
+        "processes",
+        "Without --shard and --merge: process the shards in processes of this machine, or as tasks of Ray.",
     )
     shard_workers: int | None = setting(
-        None, "Processes at a time; they share the cores. Default: one per core. Each holds a shard."
+        None,
+        "Number of processes at the same time; they share the cores, and each has one shard in memory. "
+        "Default: one per core.",
     )
 
     def __post_init__(self) -> None:

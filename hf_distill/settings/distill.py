@@ -38,41 +38,48 @@ class StudentArguments:
     """The student: a shape cut from the teacher's configuration, or a model that exists."""
 
     student_shape: str = setting(
-        "4x312", "Layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill info shapes`)."
+        "4x312",
+        "Shape of the student as layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill info shapes`).",
     )
     student_init: Literal["teacher", "teacher_layers", "svd_embeddings", "random"] | None = setting(
         None,
-        "First weights: teacher (cut out of the teacher by importance, and refitted on text), "
-        "teacher_layers (copied, equal widths only), svd_embeddings (the teacher's word embeddings compressed, "
-        "the rest random) or random. Default: teacher, where the student is no larger and the teacher has weights.",
+        "First weights of the student: teacher (cut out of the teacher by importance, and refitted on "
+        "text), teacher_layers (copied layers, equal widths only), svd_embeddings (the teacher's word "
+        "embeddings compressed, the rest random) or random. Default: teacher, if the student is not "
+        "larger than the teacher and the teacher has weights.",
     )
     student_init_model: str | None = setting(
         None,
-        "Hub id or folder of the model whose weights --student_init takes, where the teacher has none at hand, as a "
-        "stored one; its tokenizer must be the teacher's. Default: the teacher.",
+        "Hub id or folder of the model from which --student_init takes weights, if the teacher has "
+        "none, as a stored teacher; its tokenizer must be the teacher's. Default: the teacher.",
     )
     student_layers: list[int] | None = setting(
-        None, "The teacher's layers that the student's begin with. Default: spread evenly."
+        None, "Teacher layers with which the student's layers begin, counted from 1. Default: spread evenly."
     )
     student_embedding_size: int | None = setting(
         None,
-        "Width of the word embeddings where it is not the student's; a matrix leads from them to its "
-        "first layer. Such a student is an ELECTRA.",
+        "Width of the word embeddings, if it is not the student's width; a matrix leads from them to "
+        "the first layer. Such a student is an ELECTRA, unless the teacher's class has such "
+        "embeddings.",
     )
     student_vocabulary: int | None = setting(
         None,
-        "Trim the student's vocabulary to this many pieces, those that the textbook needs most; 0 keeps all "
-        "that occur in it. Default: the teacher's vocabulary.",
+        "Trim the student's vocabulary to this many pieces, the most frequent ones in the textbook; 0 "
+        "keeps all that occur in it. Default: the teacher's vocabulary.",
     )
     calibration_text: str | None = setting(
         None,
-        "Text that first weights from the teacher are refitted on: files, a folder or an id, as for "
-        "--textbook. Default: the head of the textbook, or of a stored teacher's rows.",
+        "Text on which first weights from the teacher are refitted: files, a folder or a Hub id, as "
+        "for --textbook. Default: the first rows of the textbook, or of a stored teacher.",
     )
     calibration_tokens: int = setting(
-        40_000, "Tokens of --calibration_text that are read; 0 refits nothing. Time and memory grow with them."
+        40_000,
+        "Largest number of tokens of --calibration_text that are read; with 0 nothing is refitted. "
+        "Time and memory grow with it.",
     )
-    student_model: str | None = setting(None, "Hub id or folder of a student to train on; the shape is then not used.")
+    student_model: str | None = setting(
+        None, "Hub id or folder of an existing student to train further; --student_shape is then not used."
+    )
 
     def __post_init__(self) -> None:
         """Check the size of the vocabulary, and that a student that exists is not to be made."""
@@ -95,9 +102,10 @@ class FamilyArguments(StudentArguments):
 
     student_shape: list[str] = setting(  # type: ignore[assignment]
         ["4x312"],
-        "Layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill info shapes`). Several are a family, "
-        "which learns in one pass of the teacher, each in a folder of --output_dir. One with settings of its own is a "
-        "mapping (in YAML, or JSON) of shape (or student_model), name, and objectives, learning_rate ...",
+        "Shape of the student as layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill "
+        "info shapes`). Several shapes are a family, which is trained in one pass of the teacher, each "
+        "student in its own folder in --output_dir. A student with settings of its own is a mapping "
+        "(in YAML, or JSON) with shape (or student_model), name, and objectives, learning_rate ...",
     )
 
     def __post_init__(self) -> None:
@@ -114,22 +122,26 @@ class TextbookArguments(ColumnArguments):
     textbook: list[str] | None = setting(
         None,
         "Text to distil on: a corpus built by `hf-distill corpus`, a file, a folder, a Hub id, or the "
-        "name of a task for the text of its own training rows. Several are joined. A stored teacher has its own. "
-        "With --with_labels, or a flag of columns, a file or folder of your own is a task too, as for --task; the "
-        "flags of columns hold for --eval_task as well.",
+        "name of a task for the text of its training rows. Several are joined. A stored teacher has "
+        "its own rows. With --with_labels, or a flag of columns, your own file or folder is read as a "
+        "task, as by --task; these flags hold for --eval_task as well.",
     )
     data_dir: str | None = setting(
-        None, "Local files of a task named by --textbook, or a parent with a folder of its name."
+        None, "Local files of a task named by --textbook, or a parent folder with a folder of its name."
     )
     max_textbook_rows: int | None = setting(
-        None, "Rows of each text to distil on, from the first on (of a built corpus: the most relevant)."
+        None,
+        "Number of rows of each text to distil on, the first ones (of a built corpus: the most "
+        "relevant). Default: all.",
     )
     with_labels: bool = setting(
         False,
-        "Give the labels of the tasks that --textbook names to objectives that read them (labels, "
-        "annealed, pkd, ...). Tasks about words and answers always bring theirs.",
+        "Give the labels of the tasks that --textbook names to objectives that need them (labels, "
+        "annealed, pkd, ...). Token classification and question answering always have their labels.",
     )
-    textbook_eval_rows: int = setting(0, "Random rows that are held back; the loss on them is reported at the end.")
+    textbook_eval_rows: int = setting(
+        0, "Number of random rows that are held out; the loss on them is reported at the end."
+    )
 
     def __post_init__(self) -> None:
         """Check the numbers; a single text may be given as a string."""
@@ -145,8 +157,8 @@ class RunArguments:
 
     dry_run: bool = setting(
         False,
-        "Show student, layers, signals, memory and the terms of the first batch, then stop: nothing is "
-        "trained or written.",
+        "Show the student, the compared layers, signals, memory and the loss terms of the first batch, "
+        "then stop: nothing is trained or written.",
     )
 
 
@@ -235,8 +247,8 @@ class CheckedTrainingArguments(TrainingArguments):
 
     fp32_matmul: MatmulMode = setting(
         "auto",
-        "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
-        "at start-up shows true fp32 accuracy.",
+        "fp32 matrix products on the CPU: fast (oneDNN, may round to bf16), strict (PyTorch), or auto "
+        "(fast if a check at start-up shows true fp32 accuracy).",
     )
 
     def __post_init__(self) -> None:
@@ -268,12 +280,14 @@ class DistillationArguments(CheckedTrainingArguments):
     learning_rate: float = _ours(
         "learning_rate",
         6e-4,
-        "Peak learning rate. Default: 6e-4 (MiniLMv2); 1e-4 for a student that was just cut out of its teacher.",
+        "Peak learning rate. Default: 6e-4 (MiniLMv2), or 1e-4 for a student that was just cut out of its teacher.",
     )
     weight_decay: float = _ours("weight_decay", 0.01, "Weight decay (MiniLMv2: 0.01).")
     adam_epsilon: float = _ours("adam_epsilon", 1e-6, "Epsilon of Adam (MiniLMv2: 1e-6).")
-    warmup_steps: float = _ours("warmup_steps", 0.01, "Linear warm-up: a number of steps, or below 1 a share of them.")
-    logging_steps: float = _ours("logging_steps", 10, "Steps between two logs of the loss and its terms.")
+    warmup_steps: float = _ours(
+        "warmup_steps", 0.01, "Linear warm-up: a number of steps, or a share of all steps if below 1."
+    )
+    logging_steps: float = _ours("logging_steps", 10, "Number of steps between two logs of the loss and its terms.")
     train_sampling_strategy: str = _ours(
         "train_sampling_strategy",
         "group_by_length",
@@ -282,100 +296,113 @@ class DistillationArguments(CheckedTrainingArguments):
     dataloader_num_workers: int = _ours(
         "dataloader_num_workers",
         0,
-        "Processes that make the training batches. Default: for a GPU up to 8 where rows are Arrow files, else 0.",
+        "Number of processes that make the training batches. Default: on a GPU up to 8 if the rows are "
+        "in Arrow files, else 0.",
     )
     max_tokens_per_batch: int | None = setting(
         None,
-        "Tokens of a training batch at most, padding counted, on one device: batches have as many rows of "
-        "like length as fit, in place of --per_device_train_batch_size. Default: batches of that many rows.",
+        "Largest number of tokens in a training batch, padding included, on one device. Batches then "
+        "have as many rows of similar length as fit, and --per_device_train_batch_size is not used. "
+        "Default: batches of --per_device_train_batch_size rows.",
     )
     pack_rows: bool = setting(
         False,
-        "Compute embeddings, linear layers and norms without padding, where objectives need no logits. The student "
-        "must be a BERT, ELECTRA, ERNIE, RoBERTa, XLM-R, CamemBERT, ModernBERT or NomicBERT; any other teacher keeps "
-        "its padding.",
+        "Compute embeddings, linear layers and norms without padding; for objectives that need no "
+        "logits. The student must be a BERT, ELECTRA, ERNIE, RoBERTa, XLM-R, CamemBERT, ModernBERT or "
+        "NomicBERT; a teacher of another family keeps its padding.",
     )
     objectives: list[str] | None = setting(
         None,
-        "What the student learns from, as name or name:weight, or as a mapping (in YAML, or JSON) with "
-        "objective, name, weight, schedule and the objective's own settings (see `hf-distill info objectives`). "
-        "Default: relation, if there is a teacher.",
+        "Losses of the student, each as name or name:weight, or as a mapping (in YAML, or JSON) with "
+        "objective, name, weight, schedule and the objective's own settings (see `hf-distill info "
+        "objectives`). Default: relation, if there is a teacher.",
     )
     projection_learning_rate: float | None = setting(
-        None, "Peak learning rate of projections between widths. Default: that of the student."
+        None,
+        "Peak learning rate of projections from the student's width to the teacher's. Default: that of the student.",
     )
     projection_weight_decay: float | None = setting(None, "Weight decay of projections. Default: that of the student.")
     student_dropout: float | None = setting(
         None,
-        "Share of its states that the student drops while it is distilled; what is saved keeps the share of its "
-        "configuration. Default: that share.",
+        "Dropout probability of the student while it is distilled; the saved configuration keeps its "
+        "own. Default: that of the student's configuration.",
     )
-    max_length: int = setting(128, "Longest row in tokens, where the trainer tokenizes text.")
+    max_length: int = setting(
+        128, "Largest number of tokens in a row, if the trainer tokenizes text; the rest is truncated."
+    )
     text_column: str = setting("text", "Column to tokenize when the data set has no `input_ids`.")
     mlm_probability: float | None = setting(
         None,
-        "Mask this share of the tokens as for masked language modelling (BERT: 0.15), and give what was "
-        "masked as labels; for models with a masked-LM head. Default: no masks.",
+        "Mask this share of the tokens as in masked language modelling (BERT: 0.15), and give the "
+        "masked tokens as labels; for models with a masked-LM head. Default: no masks.",
     )
     gradual_unfreezing: list[float] | None = setting(
         None,
-        "Two shares of the steps: at the first the student is frozen below its head, by the second all "
-        "its layers, from the top down, are free again (0 0.5). Default: nothing is frozen.",
+        "Two shares of the steps (0 0.5): at the first, all of the student but its head is frozen; "
+        "from there to the second its layers are unfrozen from the top down. Default: nothing is "
+        "frozen.",
     )
     align_tokenizers: bool = setting(
         False,
-        "Let the teacher read the text with its own tokenizer: logits of rows are compared as they are, "
-        "hidden states and relations over the pieces of text that both tokenizers keep apart.",
+        "Let the teacher read the text with its own tokenizer: logits of rows are compared as they "
+        "are, hidden states and relations over the pieces of text that both tokenizers keep apart.",
     )
-    temperature: float = setting(1.0, "Divides the logits of both sides, where an objective compares them.")
+    temperature: float = setting(
+        1.0, "Divides the logits of student and teacher in objectives on logits without a temperature of their own."
+    )
     teacher_text_column: str | None = setting(
         None,
-        "Let the teacher read another column than the student, such as the translation of its text; for "
-        "objectives on vectors of texts and logits of rows.",
+        "Let the teacher read another column than the student, such as a translation; for objectives "
+        "on vectors of texts and logits of rows.",
     )
-    teacher_prompt: str | None = setting(None, "Put this before every text that the teacher reads, such as 'query: '.")
+    teacher_prompt: str | None = setting(
+        None, "Put this before every text that the teacher reads, such as 'query: '. Default: no prompt."
+    )
     student_pooling: PoolingMode | None = setting(
         None,
-        "Sentence encoders: how the student makes one vector of a text (mean, cls, lasttoken, "
-        "weightedmean, max, mean_sqrt_len_tokens). Default: as its own folder says, else as the teacher does.",
+        "Sentence encoders: pooling of the student (mean, cls, lasttoken, weightedmean, max, "
+        "mean_sqrt_len_tokens). Default: as its own folder says, else the teacher's.",
     )
     student_dense_width: int | None = setting(
         None,
-        "Sentence encoders: give the student's vectors this width by a dense layer, which is trained and "
-        "saved with it. Default: none; vectors of other widths are compared through a projection beside it.",
+        "Sentence encoders: give the student's vectors this width by a dense layer, which is trained "
+        "and saved with it. Default: no dense layer; vectors of different widths are compared through "
+        "a projection, which is not saved with the student.",
     )
     teacher_dtype: TeacherDtype = setting(
         "auto",
-        "Arithmetic of the teacher's forward pass; int8: linear layers in int8, on the CPU; auto: that of "
-        "training (--bf16, --fp16).",
+        "dtype of the teacher's forward pass; int8: linear layers in int8, on the CPU; auto: that of "
+        "the training (--bf16, --fp16).",
     )
     teacher_device: str | None = setting(
-        None, "Where the teacher computes, such as cpu or cuda:1. Default: on the student's device."
+        None, "Device of the teacher, such as cpu or cuda:1. Default: the student's device."
     )
     eval_agreement: bool = setting(
         False,
-        "Evaluate how far student and teacher agree on the held-out rows: equal decisions and KL "
-        "divergence where an objective compares outputs, else linear CKA of the layers that it compares.",
+        "Measure the agreement of student and teacher on the held-out rows: share of equal predictions "
+        "and KL divergence for objectives on logits, linear CKA of the compared layers for the others.",
     )
     eval_task: str | None = setting(
         None,
-        "Evaluate the student's score on this task too: a registered one (glue/sst2), or a file or folder of your "
-        "own, whose columns the flags of --textbook's name; by its head where the training reaches it, else by a "
-        "linear probe; a sentence encoder on pairs of texts by their cosines, or on retrieval, a folder in BEIR's "
-        "layout.",
+        "Also score the student on this task in every evaluation: a registered task (glue/sst2), or "
+        "your own file or folder, whose columns the flags of --textbook name. The student's head is "
+        "scored if it is trained, otherwise a linear probe. A sentence encoder is scored on pairs of "
+        "texts by their cosines, or on retrieval (a folder in BEIR's layout).",
     )
     eval_task_dir: str | None = setting(
-        None, "Local files of --eval_task, or a parent with a folder of its name. Default: the Hub."
+        None, "Local files of --eval_task, or a parent folder with a folder of its name. Default: the Hub."
     )
     eval_task_samples: int | None = setting(
-        1000, "Rows of --eval_task that are scored, drawn with the seed; a probe learns from as many."
+        1000,
+        "Number of rows of --eval_task that are scored, drawn with the seed; a linear probe is fitted on as many.",
     )
     early_stopping_patience: int | None = setting(
         None,
-        "Stop after this many evaluations in a row without a better --metric_for_best_model (loss, "
-        "agreement, headline: the main score of --eval_task, or any name without its eval_). Default: never.",
+        "Stop after this many consecutive evaluations without a better --metric_for_best_model (loss, "
+        "agreement, headline for the main score of --eval_task, or any other name in the log without "
+        "eval_). Default: never.",
     )
-    early_stopping_threshold: float = setting(0.0, "Least improvement that counts, for --early_stopping_patience.")
+    early_stopping_threshold: float = setting(0.0, "Smallest improvement that counts for --early_stopping_patience.")
 
     def _check_budget(self) -> None:
         """Refuse what contradicts batches that are made by their tokens."""
@@ -493,12 +520,13 @@ class MultiTeacherArguments(DistillationArguments):
     )
     combine: CombinationRule = setting(
         "mean_logits",
-        "What the teachers say together: mean_logits, mean_probabilities (at the temperature of the "
-        "objective), confidence (of each row, by its labels or else by the entropy), or route (the column "
-        "teacher_id names the one teacher of each row).",
+        "How the teachers' logits are combined: mean_logits, mean_probabilities (at the temperature of "
+        "the objective), confidence (weighted for each row by the teachers' losses on its label, or by "
+        "their entropies without one), or route (the column teacher_id names the one teacher of each "
+        "row).",
     )
     teacher_weights: list[float] | None = setting(
-        None, "One weight above 0 for each teacher, in their order; their sum is made 1. Default: equal."
+        None, "One weight above 0 for each teacher, in their order; they are normalised to sum to 1. Default: equal."
     )
     offload_teachers: bool = setting(
         False, "Keep the teachers in the CPU's memory and move one at a time to the device."

@@ -14,8 +14,8 @@ class ScoredTaskArguments(TaskArguments):
 
     task: str | None = setting(  # type: ignore[assignment]
         None,
-        "Score what is written on this task: a registered one (glue/sst2), or a folder of your own. "
-        "Default: nothing is scored.",
+        "Score the exported files on this task: a registered one (glue/sst2), or your own file or "
+        "folder. Default: nothing is scored.",
     )
 
 
@@ -25,11 +25,11 @@ class ExportArguments:
 
     model: str = field(metadata={"help": "Hub id or local folder of the model; the first word may stand for it."})
     revision: str | None = setting(None, "Branch, tag or commit of the model.")
-    output_dir: str | None = setting(None, "Folder of what is written. Default: `onnx` in the model's own folder.")
+    output_dir: str | None = setting(None, "Output folder. Default: `onnx` in the model's own folder.")
     tolerance: float = setting(
-        1e-3, "Largest absolute difference between PyTorch and ONNX Runtime, in any output, allowed."
+        1e-3, "Largest allowed absolute difference between the outputs of PyTorch and of ONNX Runtime."
     )
-    quantize: bool = setting(True, "Also write an int8 model; --no_quantize leaves it at fp32.")
+    quantize: bool = setting(True, "Also write an int8 model; --no_quantize writes fp32 only.")
     reduce_range: bool = setting(
         False, "int8: use 7 bits of the weights, for processors without VNNI (before about 2019)."
     )

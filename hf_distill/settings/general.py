@@ -16,36 +16,40 @@ class GeneralCorpusArguments:
     corpora: list[str] | None = setting(
         None,
         "General corpora: files, folders or Hub ids, with a configuration after a colon "
-        "(wikimedia/wikipedia:20231101.en); NAME=WHERE gives one another name.",
+        "(wikimedia/wikipedia:20231101.en); NAME=WHERE gives a corpus another name.",
     )
     rows: list[int] | None = setting(
         None, "Rows to draw: one number for all together, or one for each corpus. Default: all."
     )
     weights: list[float] | None = setting(
-        None, "Share of each corpus in --rows, in any unit (2 1: twice as many of the first). Default: by size."
+        None, "Share of each corpus in --rows, on any scale (2 1: twice as many rows of the first). Default: by size."
     )
     corpus_split: str = setting("train", "Split of every corpus.")
     corpus_licence: str | None = setting(None, "Licence of the corpora, for the card.")
     text_column: str = setting("text", "Column with the text.")
-    source_column: str = setting("source", "Column that names where a row comes from, where a corpus has one.")
+    source_column: str = setting("source", "Column that names where a row comes from, if a corpus has one.")
     unit: Literal["row", "sentence", "passage"] = setting(
-        "row", "What a row of the result is: a row of a corpus as it is, a sentence, or a passage."
+        "row",
+        "What a row of the result is: row (a row of a corpus as it is), sentence, or passage (consecutive sentences).",
     )
-    passage_words: int = setting(100, "Words of a passage at most; a longer sentence is a passage of its own.")
-    language: str = setting("english", "Language by whose rules sentences end; none for any other.")
+    passage_words: int = setting(
+        100, "Largest number of words in a passage; a longer sentence is a passage of its own."
+    )
+    language: str = setting("english", "Language of the sentence rules; none for any other language.")
     max_chars: int = setting(4000, "Rows with more characters are left out and counted.")
     min_words: int = setting(1, "Rows with fewer words are left out and counted.")
     max_words: int | None = setting(None, "Rows with more words are left out and counted.")
     deduplicate: Literal["normalized", "exact", "none"] = setting(
         "normalized",
-        "Keep one of texts that are equal without case, punctuation and spacing, or exactly equal; or all.",
+        "Which duplicates are removed: normalized (equal without case, punctuation and spacing), exact "
+        "(exactly equal), or none.",
     )
-    seed: int = setting(42, "Draws the rows, and their order.")
+    seed: int = setting(42, "Seed of the sample and of the order of its rows.")
     corpus_dir: str = setting("outputs/general", "Folder for the corpus, card and statistics.")
     work_dir: str | None = setting(
-        None, "Folder for finished steps, from which a killed run continues. Default: `work` there."
+        None, "Folder for finished steps, from which an interrupted run continues. Default: `work` in --corpus_dir."
     )
-    num_proc: int | None = setting(None, "Processes that split documents. Default: one.")
+    num_proc: int | None = setting(None, "Number of processes that split documents. Default: one.")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data; single values may be given without a list."""

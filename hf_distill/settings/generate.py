@@ -18,29 +18,34 @@ class GenerationTaskArguments:
 
     task: str = field(
         metadata={
-            "help": "A generation task (qg/squad, xsum, cnn_dailymail, dialogsum), or a folder of your own with train "
-            "and validation files (parquet, jsonl, tsv, csv), described by its task.yaml or by the flags below."
+            "help": "A generation task (qg/squad, xsum, cnn_dailymail, dialogsum), or your own folder with train "
+            "and validation files (parquet, jsonl, tsv, csv), described by its task.yaml or by the flags "
+            "below."
         }
     )
     data_dir: str | None = setting(
         None,
-        "Local files of the task: its own folder, or a parent with a folder of its name. "
+        "Local files of the task: its own folder, or a parent folder with a folder of its name. "
         "Default: the task's data set on the Hub.",
     )
     source_template: str | None = setting(
         None,
-        "Source of columns in braces, such as '{document}' or '{context}{separator}{answer}'. Default: the task's.",
+        "Template of the source with column names in braces, such as '{document}' or "
+        "'{context}{separator}{answer}'. Default: the task's.",
     )
-    target_column: str | None = setting(None, "Column of the text to be written. Default: the task's.")
+    target_column: str | None = setting(None, "Column of the text that is to be generated. Default: the task's.")
     max_source_length: int | None = setting(
-        None, "Longest source in tokens, special ones included; the rest is cut off. Default: the task's."
+        None,
+        "Largest number of tokens in a source, special tokens included; the rest is truncated. Default: the task's.",
     )
     max_target_length: int | None = setting(
-        None, "Longest text in tokens, its end included, to learn and to write. Default: the task's."
+        None,
+        "Largest number of tokens in a target, its end token included, in training and in decoding. "
+        "Default: the task's.",
     )
-    max_train_samples: int | None = setting(None, "Rows to train on, drawn with the seed. Default: all.")
+    max_train_samples: int | None = setting(None, "Number of training rows, drawn with the seed. Default: all.")
     max_eval_samples: int | None = setting(
-        None, "Rows of each split to evaluate on, drawn with the seed. Default: all."
+        None, "Number of evaluation rows of each split, drawn with the seed. Default: all."
     )
     evaluation_splits: list[str] | None = setting(
         None, "Splits to evaluate on, the main one first. Default: the task's (validation)."
@@ -75,33 +80,32 @@ class GenerationArguments:
 
     student_model: str | None = setting(
         None,
-        "Hub id or folder of an encoder (a student, or any other; without a masked-LM head it gets one), "
-        "or of a model that this job wrote.",
+        "Hub id or folder of an encoder (one without a masked-LM head gets one), or of a model that this verb wrote.",
     )
     student_revision: str | None = setting(None, "Branch, tag or commit of the student.")
     tokenizer_name: str | None = setting(None, "Hub id or folder of the tokenizer. Default: the student's.")
-    eval_only: bool = setting(False, "Do not train: decode and score a model that this job wrote.")
+    eval_only: bool = setting(False, "Do not train: decode and score a model that this verb wrote.")
     way: Way | None = setting(
         None,
-        "What it learns to predict: pseudo (masks behind the target, UniLM v2) or shift (the next token, "
-        "fewer tokens a row). Default: as the model was trained, else pseudo.",
+        "How the model is trained: pseudo (masks after the target, UniLM v2) or shift (each token "
+        "predicts the next one; rows are shorter). Default: as the model was trained before, else "
+        "pseudo.",
     )
-    num_beams: int | None = setting(None, "Hypotheses of the search; 1 is greedy. Default: the task's (5).")
+    num_beams: int | None = setting(None, "Number of beams; 1 is greedy decoding. Default: the task's (5).")
     length_penalty: float | None = setting(
         None,
-        "Alpha of the length penalty; larger prefers longer texts. Default: the task's (qg/squad: 1.3, "
-        "xsum: 0.9, cnn_dailymail: 0.7).",
+        "Alpha of the length penalty; larger values prefer longer texts. Default: the task's "
+        "(qg/squad: 1.3, xsum: 0.9, cnn_dailymail: 0.7).",
     )
-    min_new_tokens: int | None = setting(None, "Tokens before a text may end. Default: none.")
+    min_new_tokens: int | None = setting(None, "Smallest number of tokens in a text. Default: no limit.")
     no_repeat_ngram_size: int | None = setting(
         None,
-        "Length of runs of tokens that may not come twice in a text; 0: any may. Default: the task's (3 for "
-        "summaries).",
+        "n-grams of this length cannot occur twice in a text; 0: no limit. Default: the task's (3 for summaries).",
     )
     ngram_ignore: list[str] | None = setting(
-        None, "Tokens whose runs may repeat all the same. Default: the task's (a full stop)."
+        None, "Tokens whose n-grams may repeat nevertheless. Default: the task's (a full stop)."
     )
-    decode_batch_size: int = setting(32, "Sources that are decoded together.")
+    decode_batch_size: int = setting(32, "Number of sources that are decoded together.")
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -124,18 +128,20 @@ class GenerationTrainingArguments(FineTuningArguments):
     """`TrainingArguments` whose unset learning rate, epochs, batch size, smoothing and the like are the task's."""
 
     learning_rate: float | None = setting(
-        None, "Peak learning rate. Default: the task's for the depth of the model (8e-5 to 1.5e-4)."
+        None, "Peak learning rate. Default: the task's for the number of layers of the model (3e-5 to 1.5e-4)."
     )
-    num_train_epochs: float | None = setting(None, "Passes over the training rows. Default: the task's (25 to 50).")
+    num_train_epochs: float | None = setting(None, "Number of epochs. Default: the task's (25 to 50).")
     per_device_train_batch_size: int | None = setting(
-        None, "Rows per device and step. Default: the task's batch (32 or 64) over all devices."
+        None, "Rows per device and step. Default: the task's batch size (32 or 64) divided among all devices."
     )
-    per_device_eval_batch_size: int = setting(16, "Rows per device where the loss is measured.")
+    per_device_eval_batch_size: int = setting(16, "Rows per device when the loss is evaluated.")
     warmup_steps: float | None = setting(
-        None, "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.01)."
+        None, "Linear warm-up: a number of steps, or a share of all steps if below 1. Default: the task's (0.01)."
     )
     label_smoothing_factor: float | None = setting(  # type: ignore[assignment]
-        None, "Share of every target that is spread over the vocabulary, in training. Default: the task's (0.1)."
+        None,
+        "Label smoothing in training: share of every target that is spread over the vocabulary. "
+        "Default: the task's (0.1).",
     )
 
     def __post_init__(self) -> None:

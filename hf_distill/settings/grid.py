@@ -35,53 +35,61 @@ class GridArguments(ColumnArguments):
 
     tasks: list[str] = field(
         metadata={
-            "help": "Registered tasks (glue/rte ...), files of your own (reviews.csv), or folders with a task.yaml; "
-            "each is a column of the tables. The flags of columns count for all files and for folders without a "
-            "task.yaml."
+            "help": "Registered tasks (glue/rte ...), your own files (reviews.csv), or folders with a task.yaml; "
+            "each is a column of the tables. The flags of columns hold for all files, and for folders "
+            "without a task.yaml."
         }
     )
     models: list[str] = setting(
         [],
-        "Models as NAME=PATH (a Hub id or folder), or a path alone; each is a row of the tables. `{task}` "
-        "in a path stands for the task.",
+        "Models, each as NAME=PATH (a Hub id or folder) or just a path; each is a row of the tables. "
+        "`{task}` in a path stands for the task.",
     )
     students: str | None = setting(
         None,
-        "Students to distil first, also rows of the tables: NAME: {settings of `hf-distill distill`} as "
-        "YAML or JSON. `teacher_model` and `student_model` may be the name of a student before it, `{task}` "
-        "stands for the task, `only_tasks: [...]` leaves tasks out, `of_task: {TASK: {...}}` changes settings for "
-        "one. A flag changes what it names and leaves the others of the file; null takes one away.",
+        "Students to distil first, which are rows of the tables too: NAME: {settings of `hf-distill "
+        "distill`} as YAML or JSON. `teacher_model` and `student_model` may be the name of an earlier "
+        "student, `{task}` stands for the task, `only_tasks: [...]` restricts a student to these "
+        "tasks, `of_task: {TASK: {...}}` changes settings for one task. As a flag it changes only the "
+        "settings that it names and keeps the others of the file; null removes a setting.",
     )
-    distill: str | None = setting(None, "Settings that all --students share, likewise (teacher_model, textbook …).")
+    distill: str | None = setting(
+        None, "Settings that all --students share, in the same form (teacher_model, textbook …)."
+    )
     data_dir: str | None = setting(
-        None, "Local files of the tasks: a parent with a folder of each name. Default: the Hub."
+        None, "Local files of the tasks: a parent folder with a folder for each name. Default: the Hub."
     )
-    fractions: list[float] = setting([1.0], "Shares of the training rows, each a table (MITKD: 0.01 0.1 0.5 1).")
-    seeds: list[int] = setting([42], "Seeds: means and spreads are over them.")
+    fractions: list[float] = setting([1.0], "Shares of the training rows; each has a table (MITKD: 0.01 0.1 0.5 1).")
+    seeds: list[int] = setting([42], "Seeds of the fine-tuning; means and standard deviations are over them.")
     distillation_seeds: list[int] | None = setting(
         None,
-        "Seeds of the distillations: every student is distilled with each, and means and spreads are over "
-        "these too. Default: once, with the seed of its settings.",
+        "Seeds of the distillation: every student is distilled with each of them, and means and "
+        "standard deviations are over these too. Default: once, with the seed of its settings.",
     )
-    fine_tune: bool = setting(True, "Fine-tune before scoring; without it models and students are scored as they are.")
-    fraction_seed: int = setting(42, "Seed of the rows drawn for a share below 1: the same for every model and seed.")
+    fine_tune: bool = setting(
+        True, "Fine-tune models and students before they are scored; --no_fine_tune scores them without."
+    )
+    fraction_seed: int = setting(
+        42, "Seed of the rows that are drawn for shares below 1: the same rows for every model and seed."
+    )
     learning_rates: list[float] | None = setting(None, "Learning rates to try. Default: the task's.")
     epochs: list[float] | None = setting(None, "Numbers of epochs to try. Default: the task's.")
-    batch_sizes: list[int] | None = setting(None, "Batches to try. Default: the task's.")
+    batch_sizes: list[int] | None = setting(None, "Batch sizes to try. Default: the task's.")
     task_settings: str | None = setting(
         None,
-        "Lists of single tasks in place of these three, as YAML or JSON: TASK: {epochs: [...], "
-        "learning_rates: [...], batch_sizes: [...]}.",
+        "Lists for single tasks that replace the three settings above, as YAML or JSON: TASK: {epochs: "
+        "[...], learning_rates: [...], batch_sizes: [...]}.",
     )
     warmup_steps: float | None = setting(
-        None, "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's."
+        None, "Linear warm-up: a number of steps, or a share of all steps if below 1. Default: the task's."
     )
-    max_eval_samples: int | None = setting(None, "Rows of each split to evaluate on. Default: all.")
-    max_length: int | None = setting(None, "Tokens of a row. Default: the task's.")
+    max_eval_samples: int | None = setting(None, "Number of evaluation rows of each split. Default: all.")
+    max_length: int | None = setting(None, "Largest number of tokens in a row. Default: the task's.")
     bf16: bool = setting(False, "Train in bfloat16 autocast.")
-    use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
+    use_cpu: bool = setting(False, "Use the CPU even if there is a GPU.")
     output_dir: str = setting(
-        "outputs/grid", "Folder of the cells, `grid.json` and `grid.md`; what is there already is not run again."
+        "outputs/grid",
+        "Folder of the fine-tunings, `grid.json` and `grid.md`; finished fine-tunings are not repeated.",
     )
 
     def __post_init__(self) -> None:

@@ -13,6 +13,6 @@ class InfoArguments:
 
     topic: str | None = setting(
         None,
-        "objectives, presets, tasks, shapes, engines, architectures or extras; the first word may stand "
-        "for it. Default: an overview.",
+        "objectives, presets, tasks, shapes, engines, architectures or extras; it can also be given as "
+        "the first word. Default: an overview.",
     )

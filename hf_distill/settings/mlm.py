@@ -12,9 +12,15 @@ from .values import check_least, setting
 class MLMHeadArguments:
     """The encoder that gets a masked-LM head."""
 
-    encoder: str | None = setting(None, "Hub id or folder of the encoder; a head that it has is trained on.")
+    encoder: str | None = setting(
+        None, "Hub id or folder of the encoder; if it has a masked-LM head, this head is trained further."
+    )
     encoder_revision: str | None = setting(None, "Branch, tag or commit of the encoder.")
-    freeze_encoder: bool = setting(True, "Train the head alone, whose last product is tied to the word embeddings.")
+    freeze_encoder: bool = setting(
+        True,
+        "Train only the head, whose output matrix is tied to the word embeddings; --no_freeze_encoder "
+        "trains the encoder too.",
+    )
 
 
 @dataclass
@@ -24,14 +30,14 @@ class MaskedHeadArguments(CheckedTrainingArguments):
     learning_rate: float = setting(6e-4, "Peak learning rate.")
     weight_decay: float = setting(0.01, "Weight decay.")
     adam_epsilon: float = setting(1e-6, "Epsilon of Adam.")
-    warmup_steps: float = setting(0.01, "Linear warm-up: a number of steps, or below 1 a share of them.")
-    logging_steps: float = setting(10, "Steps between two logs of the loss.")
+    warmup_steps: float = setting(0.01, "Linear warm-up: a number of steps, or a share of all steps if below 1.")
+    logging_steps: float = setting(10, "Number of steps between two logs of the loss.")
     train_sampling_strategy: str = setting(
         "group_by_length", "How rows are batched: group_by_length (little padding), random or sequential."
     )
-    max_length: int = setting(128, "Longest row in tokens.")
+    max_length: int = setting(128, "Largest number of tokens in a row; the rest is truncated.")
     text_column: str = setting("text", "Column of the text.")
-    mlm_probability: float = setting(0.15, "Share of the tokens that are masked and learnt (BERT: 0.15).")
+    mlm_probability: float = setting(0.15, "Share of the tokens that are masked and predicted (BERT: 0.15).")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model.

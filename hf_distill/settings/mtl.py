@@ -23,27 +23,34 @@ class TasksArguments(ColumnArguments):
 
     tasks: list[str] = field(
         metadata={
-            "help": "Names of registered tasks (glue/sst2 glue/cola, see `hf-distill info tasks`), files of your own "
-            "(reviews.csv), or folders with a task.yaml. The flags of columns count for all files and for folders "
-            "without a task.yaml."
+            "help": "Names of registered tasks (glue/sst2 glue/cola, see `hf-distill info tasks`), your own files "
+            "(reviews.csv), or folders with a task.yaml. The flags of columns hold for all files, and for "
+            "folders without a task.yaml."
         }
     )
     data_dir: str | None = setting(
-        None, "Local files of the tasks: a parent with a folder of each name. Default: the Hub."
+        None, "Local files of the tasks: a parent folder with a folder for each name. Default: the Hub."
     )
-    max_length: int | None = setting(None, "Longest row in tokens, the rest is cut off. Default: each task's own.")
-    doc_stride: int | None = setting(None, "Question answering: tokens that two windows share. Default: the task's.")
-    max_train_samples: int | None = setting(None, "Rows of each task to train on, drawn with the seed. Default: all.")
+    max_length: int | None = setting(
+        None, "Largest number of tokens in a row; the rest is truncated. Default: each task's own."
+    )
+    doc_stride: int | None = setting(
+        None, "Question answering: number of tokens by which two windows overlap. Default: the task's."
+    )
+    max_train_samples: int | None = setting(
+        None, "Number of training rows of each task, drawn with the seed. Default: all."
+    )
     max_eval_samples: int | None = setting(
-        None, "Rows of each split to evaluate on, drawn with the seed. Default: all."
+        None, "Number of evaluation rows of each split, drawn with the seed. Default: all."
     )
     task_teachers: list[str] | None = setting(
         None,
-        "Teachers of single tasks as TASK=MODEL, a Hub id, a folder, or a stored teacher; a task named "
-        "several times learns from the mean of its teachers' probabilities. Default: labels only.",
+        "Teachers of single tasks, each as TASK=MODEL (a Hub id, a folder, or a stored teacher). If a "
+        "task is named several times, it learns from the mean of its teachers' probabilities. Default: "
+        "labels only.",
     )
     save_heads: list[str] | None = setting(
-        None, "Tasks whose head is saved too, as a whole model under OUTPUT_DIR/tasks; or `all`."
+        None, "Tasks for which a whole model with the task's head is saved too, under OUTPUT_DIR/tasks; or `all`."
     )
 
     def __post_init__(self) -> None:
@@ -88,46 +95,54 @@ class MTLArguments(FineTuningArguments):
     """`TrainingArguments` of a fine-tuning on many tasks (Muppet; MITKD section 3)."""
 
     learning_rate: float = setting(3e-5, "Peak learning rate.")
-    num_train_epochs: float = setting(3.0, "Epochs; one has as many micro-batches as all tasks have together.")
-    per_device_train_batch_size: int = setting(16, "Rows of a micro-batch, all of one task.")
-    gradient_accumulation_steps: int = setting(
-        4, "Micro-batches of an update; several mix several tasks (Muppet's heterogeneous batches)."
+    num_train_epochs: float = setting(
+        3.0, "Number of epochs; an epoch has as many micro-batches as all tasks have together."
     )
-    warmup_steps: float = setting(0.06, "Linear warm-up: a number of steps, or below 1 a share of them.")
+    per_device_train_batch_size: int = setting(16, "Rows in a micro-batch, all of the same task.")
+    gradient_accumulation_steps: int = setting(
+        4,
+        "Number of micro-batches in an update; with more than one an update mixes tasks (Muppet's "
+        "heterogeneous batches).",
+    )
+    warmup_steps: float = setting(0.06, "Linear warm-up: a number of steps, or a share of all steps if below 1.")
     weight_decay: float = setting(0.01, "Weight decay of AdamW.")
     task_sampling: TaskSampling = setting(
         "all",
-        "Task of each micro-batch: all (every batch of every task once, shuffled; MT-DNN), size (drawn in "
-        "proportion to its rows to the power of --sampling_exponent), uniform, or annealed (the exponent falls "
-        "from 1 to 0.2 over the epochs; PALs).",
+        "How the task of each micro-batch is chosen: all (every batch of every task once, shuffled; "
+        "MT-DNN), size (drawn in proportion to its number of rows to the power of "
+        "--sampling_exponent), uniform, or annealed (as size, with an exponent that falls from 1 to "
+        "0.2 over the epochs; PALs).",
     )
     sampling_exponent: float = setting(0.75, "Exponent of `--task_sampling size`: 1 as in Muppet, 0.75 as in BAM.")
     loss_scaling: LossScaling = setting(
-        "log_classes", "Divide a task's loss by the logarithm of its number of choices (Muppet), or not: none."
+        "log_classes",
+        "log_classes divides a task's loss by the logarithm of its number of classes (Muppet); none does not.",
     )
     task_weighting: TaskWeighting = setting(
         "none",
-        "Weights of the tasks: none, uncertainty (learnt, one variance a task), or gradient_norm (gradients "
-        "of all tasks have like norms, larger ones where a task learns slowly).",
+        "Weights of the tasks: none, uncertainty (a learnt variance for each task), or gradient_norm "
+        "(gradients of all tasks have similar norms, larger ones for tasks that learn slowly).",
     )
     gradient_norm_alpha: float = setting(
-        1.5, "gradient_norm: how much larger gradients of slow tasks are (GradNorm's alpha)."
+        1.5, "gradient_norm: GradNorm's alpha; the larger, the larger are the gradients of slow tasks."
     )
     r3f_lambda: float = setting(
-        0.0, "Weight of R3F: predictions must not change with noise on the embeddings. 0: no second pass."
+        0.0,
+        "Weight of R3F, which keeps predictions the same under noise on the embeddings (a second "
+        "forward pass). 0: off.",
     )
-    r3f_epsilon: float = setting(1e-5, "R3F: size of the noise.")
-    r3f_noise: Noise = setting("uniform", "R3F: noise, uniform or normal.")
+    r3f_epsilon: float = setting(1e-5, "R3F: scale of the noise.")
+    r3f_noise: Noise = setting("uniform", "R3F: distribution of the noise, uniform or normal.")
     hard_label_weight: float = setting(
-        1.0, "Weight of the labels in a task that has teachers (MT-DNN's ensembles: 0.5)."
+        1.0, "Weight of the loss on labels in a task that has teachers (MT-DNN's ensembles: 0.5)."
     )
-    soft_label_weight: float = setting(1.0, "Weight of the teachers' predictions.")
+    soft_label_weight: float = setting(1.0, "Weight of the loss on the teachers' predictions.")
     temperature: float = setting(1.0, "Divides the logits of teachers and student.")
     scale_by_squared_temperature: bool = setting(
-        True, "Multiply the loss on the teachers' predictions by the temperature's square (Hinton et al.)."
+        True, "Multiply the loss on the teachers' predictions by the square of the temperature (Hinton et al. 2015)."
     )
     teacher_annealing: bool = setting(
-        False, "Go from the teachers' predictions to the labels in a straight line (BAM)."
+        False, "Move linearly from the teachers' predictions to the labels during the training (BAM)."
     )
 
     def __post_init__(self) -> None:

@@ -13,42 +13,49 @@ from .values import check_least, setting
 class PrecomputeArguments:
     """The signals of a teacher that are stored, their format, and their folder."""
 
-    output_dir: str = setting("outputs/stored_teacher", "Folder of the stored teacher; a killed run is continued.")
+    output_dir: str = setting(
+        "outputs/stored_teacher", "Folder of the stored teacher; an interrupted run continues there."
+    )
     objectives: list[str] = setting(
         ["relation"], "Objectives whose signals are stored, as for `hf-distill distill`; weights do not matter."
     )
     student_shape: str | None = setting(
-        None, "Shape of the student to come; only its depth matters, and only to maps of layers such as uniform."
+        None, "Shape of the future student; only its number of layers matters, for layer maps such as uniform."
     )
     store_dtype: Literal["float16", "bfloat16", "float32"] = setting(
-        "float16", "Type of the stored numbers: float16 (finer), bfloat16 (wider range), or float32 (exact)."
+        "float16", "dtype of the stored numbers: float16 (finer), bfloat16 (wider range), or float32 (exact)."
     )
     top_k: int | None = setting(
-        None, "How many of the largest logits are stored, beside the mass of the rest. Default: all logits."
+        None,
+        "Store only this many of the largest logits, and the total probability of the others. Default: all logits.",
     )
     teacher_dtype: TeacherDtype = setting(
-        "auto", "Arithmetic of the teacher's forward pass; int8: on the CPU; auto: that of its weights."
+        "auto",
+        "dtype of the teacher's forward pass; int8: linear layers in int8, on the CPU; auto: that of its weights.",
     )
     text_column: str = setting("text", "Column of the text.")
-    max_length: int = setting(128, "Longest row in tokens; the rest is cut off.")
-    batch_size: int = setting(32, "Rows of one forward pass; they are of like length.")
-    shard_rows: int = setting(2048, "Rows of one file, which is held in memory until it is written.")
+    max_length: int = setting(128, "Largest number of tokens in a row; the rest is truncated.")
+    batch_size: int = setting(32, "Number of rows in a forward pass; they have similar lengths.")
+    shard_rows: int = setting(2048, "Number of rows in a file; they are in memory until it is written.")
     candidate_labels: list[str] | None = setting(
         None,
-        "Zero-shot: labels for texts that have none, as name or name=description, or a file with one a line; the "
-        "teacher is a model of natural language inference. Their logits are stored, for logits.",
+        "Zero-shot: labels for texts without labels, each as name or name=description, or a file with "
+        "one a line. The teacher is a model of natural language inference, and its logits for these "
+        "labels are stored for the objective logits.",
     )
     hypothesis_template: str = setting(
         "This example is {}.",
-        "Zero-shot: the sentence about a text, with {} for the label, in the language of the texts.",
+        "Zero-shot: a sentence about the text, with {} in place of the label, in the language of the texts.",
     )
-    multi_label: bool = setting(False, "Zero-shot: several labels may fit a text, each a question of its own.")
+    multi_label: bool = setting(
+        False, "Zero-shot: several labels can fit a text; each label is a decision of its own."
+    )
     tokenizer_name: str | None = setting(
         None,
-        "Zero-shot: Hub id or local folder of the student's tokenizer, which the stored rows have. Default: the "
-        "teacher's.",
+        "Zero-shot: Hub id or local folder of the student's tokenizer, with which the rows are stored. "
+        "Default: the teacher's.",
     )
-    use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
+    use_cpu: bool = setting(False, "Use the CPU even if there is a GPU.")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the teacher."""

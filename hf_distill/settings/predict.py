@@ -14,33 +14,35 @@ class PredictionArguments(ColumnArguments):
     """The model, the texts that it reads, and the file of what it says."""
 
     model: str | None = setting(
-        None, "Hub id or local folder of a classifier of texts; the first word may stand for it."
+        None, "Hub id or local folder of a text classifier; it can also be given as the first word."
     )
     revision: str | None = setting(None, "Branch, tag or commit of the model.")
     text: list[str] | None = setting(
-        None, "Texts to read: files, folders or Hub ids, with a column `text_pair` where a row is two."
+        None, "Texts to classify: files, folders or Hub ids; pairs have a second column `text_pair`."
     )
     text_column: str = setting("text", "Column of the text.")
     task: str | None = setting(
-        None, "Read the rows of a task instead: a registered one, or a file or folder of your own."
+        None, "Classify the rows of a task instead: a registered one, or your own file or folder."
     )
     data_dir: str | None = setting(
-        None, "Local files of the task, or a parent with a folder of its name. Default: the Hub."
+        None, "Local files of the task, or a parent folder with a folder of its name. Default: the Hub."
     )
-    split: str | None = setting(None, "Split of the task. Default: its first test split that is there.")
+    split: str | None = setting(None, "Split of the task. Default: the first of its test splits that exists.")
     output_dir: str = setting("outputs/predictions", "Folder of the predictions.")
-    file_format: Literal["jsonl", "csv"] = setting("jsonl", "Form of predictions.jsonl or predictions.csv.")
+    file_format: Literal["jsonl", "csv"] = setting(
+        "jsonl", "Format of the predictions: predictions.jsonl or predictions.csv."
+    )
     submission: bool = setting(
-        False, "Write the file that the leaderboard of GLUE or CLUE takes for this task and split too."
+        False, "Also write the file that the leaderboard of GLUE or CLUE accepts for this task and split."
     )
     max_length: int | None = setting(
         None,
-        "Longest row in tokens; the rest is cut off. Default: the task's, of --text that of the model's training as "
-        "its tokenizer.json says, else 128.",
+        "Largest number of tokens in a row; the rest is truncated. Default: the task's; for --text "
+        "that of the model's training, which its tokenizer.json says, else 128.",
     )
     eval_batch_size: int = setting(64, "Rows per batch.")
     bf16: bool = setting(False, "Compute in bfloat16 autocast.")
-    use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
+    use_cpu: bool = setting(False, "Use the CPU even if there is a GPU.")
 
     def __post_init__(self) -> None:
         """Check the numbers, and that something is to be read; one text may be given as a string."""

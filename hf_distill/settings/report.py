@@ -14,14 +14,14 @@ class ReportArguments:
     runs: list[str] = field(
         metadata={
             "help": "Folders of runs of teach, distill, adapt, evaluate or pipeline, or of any training with "
-            "checkpoints, also of one that still runs."
+            "checkpoints, also while it runs."
         }
     )
     output: str = setting(
-        "report.html", "The page: .html is one file that needs nothing else, .md has its pictures beside it."
+        "report.html", "The page: .html is a single file that needs nothing else, .md has its pictures beside it."
     )
     names: list[str] | None = setting(
-        None, "What to call the runs, in their order. Default: as much of their paths as differs."
+        None, "Names of the runs on the page, in their order. Default: the parts of their paths that differ."
     )
     title: str | None = setting(None, "Heading of the page. Default: the names of the runs.")
 

@@ -16,16 +16,17 @@ class ColumnArguments:
     label_column: str | None = setting(None, "Column of the labels. Default: the task's.")
     several_labels: bool = setting(
         False,
-        "A row has any number of the labels. Default: the task's; of a file or folder of your own without "
-        "--class_names: where the column holds lists.",
+        "A row can have any number of labels. Default: the task's; for your own file or folder without "
+        "--class_names: if the column has lists.",
     )
     label_separator: str | None = setting(
         None,
-        "Several labels a row: what stands between them in a column of text, such as ';'. A column of "
-        "lists needs none.",
+        "Several labels a row: the separator between them in a column of text, such as ';'. A column "
+        "of lists needs none.",
     )
     class_names: list[str] | None = setting(
-        None, "Names of the classes in order. Default: the task's; of a file or folder of your own: those in its rows."
+        None,
+        "Names of the classes in their order. Default: the task's; for your own file or folder those in its rows.",
     )
 
     def column_settings(self) -> dict[str, Any]:
@@ -55,27 +56,27 @@ class TaskArguments(ColumnArguments):
 
     task: str = field(
         metadata={
-            "help": "A registered task (glue/sst2, see `hf-distill info tasks`); one file of your own (csv, tsv, "
-            "jsonl, parquet, conll), or a folder with train and validation files; their columns are guessed and said, "
-            "unless a task.yaml in the folder or the flags below name them."
+            "help": "A registered task (glue/sst2, see `hf-distill info tasks`), your own file (csv, tsv, jsonl, "
+            "parquet, conll), or a folder with train and validation files. Columns are found automatically "
+            "and printed, unless a task.yaml in the folder or the flags below name them."
         }
     )
     data_dir: str | None = setting(
         None,
-        "Local files of the task: its own folder, or a parent with a folder of its name. "
+        "Local files of the task: its own folder, or a parent folder with a folder of its name. "
         "Default: the task's data set on the Hub.",
     )
     max_length: int | None = setting(
-        None, "Longest row in tokens; the rest is cut off. Default: the task's (GLUE: 128)."
+        None, "Largest number of tokens in a row; the rest is truncated. Default: the task's (GLUE: 128)."
     )
     doc_stride: int | None = setting(
         None,
-        "Question answering: tokens that two windows of one context share. Default: the task's (128), as "
-        "far as a window has room for it.",
+        "Question answering: number of tokens by which two windows of a context overlap. Default: the "
+        "task's (128), or less if a window is too short for it.",
     )
-    max_train_samples: int | None = setting(None, "Rows to train on, drawn with the seed. Default: all.")
+    max_train_samples: int | None = setting(None, "Number of training rows, drawn with the seed. Default: all.")
     max_eval_samples: int | None = setting(
-        None, "Rows of each split to evaluate on, drawn with the seed. Default: all."
+        None, "Number of evaluation rows of each split, drawn with the seed. Default: all."
     )
     evaluation_splits: list[str] | None = setting(
         None, "Splits to evaluate on, the main one first. Default: the task's (validation)."

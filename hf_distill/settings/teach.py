@@ -19,7 +19,9 @@ class TeacherArguments:
     teacher_model: str | None = setting(None, "Hub id or local folder of the teacher.")
     teacher_revision: str | None = setting(None, "Branch, tag or commit of the teacher.")
     lora_r: int | None = setting(
-        None, "Train low-rank matrices of this rank instead of all weights (LoRA), merged at the end."
+        None,
+        "LoRA: train low-rank matrices of this rank instead of all weights, and merge them at the end. "
+        "Default: all weights are trained.",
     )
     lora_alpha: float | None = setting(None, "LoRA: the update is scaled by alpha / r. Default: twice the rank.")
     lora_dropout: float = setting(0.0, "LoRA: dropout before the low-rank matrices.")
@@ -46,21 +48,21 @@ class FineTuningArguments(CheckedTrainingArguments):
         None, "Peak learning rate. Default: the task's (GLUE: 1e-5 or 2e-5)."
     )
     num_train_epochs: float | None = setting(  # type: ignore[assignment]
-        None, "Passes over the training rows. Default: the task's (GLUE: 10)."
+        None, "Number of epochs. Default: the task's (GLUE: 10)."
     )
     per_device_train_batch_size: int | None = setting(  # type: ignore[assignment]
-        None, "Rows per device and step. Default: the task's batch (GLUE: 16 or 32) over all devices."
+        None, "Rows per device and step. Default: the task's batch size (GLUE: 16 or 32) divided among all devices."
     )
     per_device_eval_batch_size: int = setting(64, "Rows per device in evaluation.")
     warmup_steps: float | None = setting(  # type: ignore[assignment]
-        None, "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.06)."
+        None, "Linear warm-up: a number of steps, or a share of all steps if below 1. Default: the task's (0.06)."
     )
     weight_decay: float | None = setting(  # type: ignore[assignment]
         None, "Weight decay of AdamW. Default: the task's (0.01)."
     )
-    logging_steps: float = setting(10, "Steps between two logs of the loss.")
+    logging_steps: float = setting(10, "Number of steps between two logs of the loss.")
     save_strategy: str = setting("epoch", "When to write checkpoints to resume from: no, steps, epoch or best.")
-    save_total_limit: int | None = setting(1, "How many checkpoints are kept, the latest ones.")
+    save_total_limit: int | None = setting(1, "Number of checkpoints that are kept, the latest ones.")
     train_sampling_strategy: str = setting(
         "group_by_length", "How rows are batched: group_by_length (little padding), random or sequential."
     )

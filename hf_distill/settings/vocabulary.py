@@ -11,16 +11,20 @@ from .values import check_least, setting
 class VocabularyArguments:
     """The model whose vocabulary is trimmed, and the text that it is trimmed by."""
 
-    model: str | None = setting(None, "Hub id or local folder of a model; the first word may stand for it.")
+    model: str | None = setting(None, "Hub id or local folder of a model; it can also be given as the first word.")
     textbook: list[str] | None = setting(
-        None, "Text like that which the model will read: files, folders, Hub ids or names of tasks."
+        None, "Text of the kind that the model will read: files, folders, Hub ids or names of tasks."
     )
-    data_dir: str | None = setting(None, "Local files of a task named by --textbook, or a parent of such folders.")
+    data_dir: str | None = setting(
+        None, "Local files of a task named by --textbook, or a parent folder with a folder of its name."
+    )
     text_column: str = setting("text", "Column with the text.")
     max_textbook_rows: int | None = setting(
-        None, "How many rows of each text, from the first on, are read for the count. Default: all."
+        None, "Number of rows of each text, the first ones, in which pieces are counted. Default: all."
     )
-    size: int | None = setting(None, "Most pieces to keep, the most frequent ones. Default: all that the text needs.")
+    size: int | None = setting(
+        None, "Largest number of pieces to keep, the most frequent ones. Default: all that occur in the text."
+    )
     output_dir: str = setting("outputs/vocabulary", "Folder for the smaller model and its tokenizer.")
 
     def __post_init__(self) -> None:
