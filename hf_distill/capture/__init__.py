@@ -1,4 +1,4 @@
-"""Signals of models while they run: hidden states, queries, keys and values, attention scores, logits.
+"""Records signals of models in a forward pass: hidden states, queries, keys, values, attention scores, logits.
 
-What is done with a signal does not belong here: no loss, no teacher, no training.
+The use of signals does not belong here: no loss, no teacher, no training.
 """

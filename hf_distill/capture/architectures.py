@@ -1,7 +1,7 @@
-"""What a model says before it runs: the places of its layers and attention, its sizes, inputs, longest row, labels.
+"""Describes a model without running it: its layers and attention modules, sizes, inputs, longest row, labels.
 
-The places come from the table of architectures (`architecture_table`). Models without a row there are described from
-what transformers itself declares about them, if they use its attention interface.
+Where the modules are comes from the table of architectures (`architecture_table`). Models without a row there are
+described from what they declare to transformers, if they use its attention interface.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Capture of queries, keys, values and scores for attention modules outside transformers' attention interface.
 
 MPNet, DeBERTa and DeBERTa-v2 add a positional bias to their scores and always run their own eager attention. Hooks on
-their projections record what they compute.
+the modules of their queries, keys and values record the outputs.
 
 Shape legend: B batch, T padded length, A attention heads, D head size.
 """

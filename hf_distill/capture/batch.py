@@ -1,9 +1,9 @@
-"""Batches of which the host knows what a step would otherwise ask the device for.
+"""Batches with facts that the host knows, so that a step does not have to read them from the device.
 
-Whoever makes a batch has its numbers at hand: whether a row is padded, how many labels count, how many rows each
-teacher has. Asked of tensors on a GPU, each of these questions makes the host wait until everything before it is
-computed, and the GPU then waits for the host. `Batch` asks them while the numbers are still on the host, and hands the
-answers on beside the tensors.
+When a batch is made, these facts are cheap: whether a row is padded, how many labels count, how many rows each teacher
+has. Reading each of them from tensors on a GPU makes the host wait until all earlier work is done, and the GPU then
+waits for the host. `Batch` computes the facts while the numbers are still on the host, and keeps them beside the
+tensors.
 
 Shape legend: B rows, C candidates or choices of a row, T padded length, N numbers that are chosen.
 """

@@ -1,9 +1,9 @@
-"""Signals of a model that shows them in its output.
+"""Signals of a model that returns them in its output.
 
-A model that is no transformer takes part by three things: the class attribute `signals_in_output = True`;
-`config.num_hidden_layers`, `config.hidden_size` and `config.vocab_size`; and a `forward` that returns its logits by
-name and, called with `output_hidden_states=True`, `hidden_states` (the embedding output first, then one per layer).
-There is no attention to look into, so objectives on projections and attention scores cannot apply, and say so.
+A model that is no transformer can be a student or teacher if it has three things: the class attribute
+`signals_in_output = True`; `config.num_hidden_layers`, `config.hidden_size` and `config.vocab_size`; and a `forward`
+that returns its logits by name and, called with `output_hidden_states=True`, `hidden_states` (the embedding output
+first, then one per layer). It has no attention, so objectives on queries, keys, values and attention scores refuse it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A pass over the real tokens of a batch alone: its rows stand one behind the other, without padding between them.
+"""A forward pass over the real tokens of a batch: its rows are packed into a single row, without padding between them.
 
-Embeddings, linear layers and norms compute every token by itself, padding too. Attention is among the tokens of a row;
-for it alone queries, keys and values are laid out as padded rows again.
+Embeddings, linear layers and norms compute every token independently, so padding can be left out there. Attention is
+among the tokens of a row; only for attention queries, keys and values are padded again.
 
 Shape legend: B rows, T padded length, N real tokens of all rows, A attention heads, D head size.
 """

@@ -1,7 +1,7 @@
 """Requests for signals of a model, the signals that a forward pass gives, and the recorder that collects them.
 
 Signals, terms, gradients and weights that are not finite (NaN, infinite) are found here too, before they are trained
-on, saved or shown: they are watched on their own device, and nothing waits for it until somebody asks.
+on, saved or shown. They are checked on their own device, and the host waits for the result only when it is read.
 
 Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size, C classes.
 Layers are 1-based; 0 is the embedding output (hidden states only).
@@ -44,8 +44,7 @@ class SignalRequest:
             before a final norm of the model.
         projections: Layers whose queries, keys and values are needed.
         attention_scores: Layers whose attention scores before mask and softmax (B, A, T, T) are needed.
-        pooled: Whether the one vector of a text (B, D) is needed, which a sentence encoder makes of its last hidden
-            states.
+        pooled: Whether the pooled vector of every text (B, D) of a sentence encoder is needed.
     """
 
     logits: bool = False
@@ -77,7 +76,7 @@ class SignalRequest:
 
 @dataclass
 class Projections:
-    """Queries, keys and values of one layer, heads side by side, exactly as the attention used them.
+    """Queries, keys and values of one layer, heads concatenated, exactly as the attention used them.
 
     Attributes:
         query: (B, T, A * D), after rotary embedding where the model has one.
@@ -106,11 +105,12 @@ class Signals:
             `{"start_logits": (B, T), "end_logits": (B, T)}` for extractive question answering.
         hidden_states: Layer -> (B, T, H).
         projections: Layer -> `Projections`.
-        attention_scores: Layer -> (B, A, T, T), scaled, without padding mask, before softmax and dropout; a
-            positional bias that belongs to the score is in it.
+        attention_scores: Layer -> (B, A, T, T), scaled, without padding mask, before softmax and dropout, with a
+            positional bias if the model adds one.
         pooled: (B, D), the vector of every text, or `None`.
-        candidates: Of rows with candidates: (B, C), true where a row has a candidate. Then `logits` are one score of
-            each, (B, C), `ABSENT` where there is none; everything else has a row for every candidate, (N, ...).
+        candidates: Rows with candidates (rerankers): (B, C), true where a row has a candidate. Then `logits` are (B,
+            C), one score for each candidate, `ABSENT` where there is none, and all other signals have one row for
+            every candidate, (N, ...).
     """
 
     attention_mask: Tensor

@@ -1,8 +1,8 @@
 """Signals of a model from one forward pass, computed by the model's own fast kernels.
 
-Queries, keys and values are taken where the attention uses them: one function, registered in transformers' attention
-interface, shows them to the capture and then calls SDPA, or its stand-in for frozen models on the CPU. The few models
-outside the interface get hooks. What comes after the last signal asked for is not computed.
+Queries, keys and values are recorded where the attention uses them: a function that is registered in transformers'
+attention interface gives them to the capture and then calls SDPA, or its replacement for frozen models on the CPU. The
+few models outside the interface get hooks. Nothing is computed after the last signal that is needed.
 
 Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size.
 """
@@ -86,11 +86,11 @@ class SignalCapture:
     """Runs a model and returns the signals of a request.
 
     The capture keeps inactive hooks on the layers it needs for as long as it lives; nothing is added to the model's
-    parameters, buffers or configuration file. If queries, keys, values or scores are asked for, the model's attention
-    implementation becomes `hf_distill_sdpa`, which is transformers' SDPA; its padding mask and kernels stay the same,
-    but for frozen models on the CPU (`hf_distill.kernels.cpu`). The model has the one that it came with again once its
-    last capture is closed or gone, or `give_back_attention` is called; the next pass takes it anew.
-    Several captures may share a model.
+    parameters, buffers or configuration file. If queries, keys, values or scores are needed, the model's attention
+    implementation becomes `hf_distill_sdpa`, which is transformers' SDPA with the same padding mask and kernels,
+    except for frozen models on the CPU (`hf_distill.kernels.cpu`). Its own implementation is restored when its last
+    capture is closed or deleted, or by `give_back_attention`; the next pass switches it again. Several captures may
+    share a model.
 
     Early stop: without `logits`, the forward pass ends inside the model with the last signal. Values and gradients are
     those of the full pass. The pass is not shortened in code traced by `torch.compile` (the compiler drops what nobody
@@ -99,9 +99,9 @@ class SignalCapture:
 
     Args:
         model: Base model, model with a head, or either with peft adapters or under `torch.compile`.
-        request: The signals. Layers are resolved: 1 to `num_layers`, and 0 (embeddings) for hidden states.
+        request: The signals. Layers are 1 to `num_layers`, and for hidden states also 0 (embeddings).
         early_stop: Whether to stop after the last signal.
-        pool: Makes the vector of a text, where the request asks for it.
+        pool: Pooling of a sentence encoder, if `request.pooled` is set.
 
     Attributes:
         num_layers: Layers of the model.

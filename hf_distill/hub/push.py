@@ -106,6 +106,9 @@ def push_folder(
         token: Token for the Hub; `None` takes that of HF_TOKEN or `hf auth login`.
         commit_message: Title of the commit.
 
+    Returns:
+        The repository and the commit (`target.url`, `commit.oid`).
+
     Raises:
         ValueError: If the folder holds nothing to push (see `select_files`).
         PushError: If the Hub cannot be reached or refuses the upload. The local folder is unchanged, and the message

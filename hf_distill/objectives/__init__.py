@@ -1,6 +1,6 @@
-"""Objectives: the signals that each needs, the formula of its loss, and the registry of their names.
+"""Objectives: the signals that each one needs, the formula of its loss, and the registry of their names.
 
-Weights, sums and logs belong to the trainers, and nothing here knows a corpus or a task.
+Weights, sums and logs belong to the trainers. Nothing here depends on a corpus or a task.
 """
 
 from .annealed import AnnealedObjective as AnnealedObjective

@@ -1,8 +1,8 @@
-"""Attention of the student against that of the teacher, from scores before mask, softmax and dropout.
+"""Compares the attention of student and teacher, from scores before mask, softmax and dropout.
 
 Padded keys are masked before the softmax and padded queries are left out. Every real score counts: there is no
-threshold below which a score is taken for padding. Signals know of padding only: of a causal or a local attention,
-scores between tokens that it never relates count too.
+threshold below which a score is taken for padding. Only padding is masked: with causal or local attention, scores
+between tokens that never attend to each other count too.
 
 Shape legend: B rows, A heads, T padded length, n real tokens of a row.
 """
@@ -31,7 +31,7 @@ def score_error(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 
 def attention_divergence(student: Tensor, teacher: Tensor, mask: Tensor, *, minus_entropy: bool) -> Tensor:
-    """(B,) mean over heads and real queries of what the student's attention misses of the teacher's.
+    """(B,) mean over heads and real queries of the cross-entropy of the student's attention with the teacher's.
 
     Args:
         student: (B, A, T, T) scores.
@@ -86,7 +86,7 @@ def check_heads(student: Signals, teacher: Signals, *, objective: str, ways_out:
 class AttentionObjective(MatchObjective):
     """Attention scores or distributions of matched layers (TinyBERT, equation 7; TextBrewer `attention_*`).
 
-    A row counts once, whatever its length: TextBrewer weighs it by its length, or by the square of it for `mse`.
+    Every row has the same weight; in TextBrewer its weight is its length, or for `mse` the square of its length.
     """
 
     citation = "tinybert"

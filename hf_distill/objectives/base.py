@@ -1,8 +1,8 @@
 """The base class of objectives, and the registry that gives objectives names.
 
-An objective declares the signals it needs from each side, and turns them into a dict of named, unweighted terms, each
-a mean over its items (rows, tokens or labels). Weights, accumulation, distributed reduction and logging belong to the
-trainer.
+An objective declares the signals that it needs of student and teacher, and computes a dict of named, unweighted terms
+from them, each a mean over rows, tokens or labels. Weights, accumulation, distributed reduction and logging belong to
+the trainer.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Unit = Literal["rows", "tokens", "labels"]
 
 
 class Objective(nn.Module):
-    """One training signal.
+    """A loss that compares the student with a teacher or with labels.
 
-    The life of an objective: `bind` (the depths of both models are known: resolve layers), then the trainer asks
-    `student_request` and `teacher_request`, then `check` (one probe batch of both sides: refuse what cannot work,
-    create what depends on the widths), then `forward` on every batch. Parameters of an objective, such as projections,
-    are trained and clipped with the student and saved beside it, never in it.
+    The trainer calls its methods in this order: `bind` with the number of layers of both models, so that layers can be
+    resolved; `student_request` and `teacher_request`; `check` with the signals of one batch, where the objective can
+    refuse models that do not fit and create parameters; and `forward` on every batch. Parameters of an objective, such
+    as projections, are trained and clipped with the student and saved beside it, never in it.
 
     Attributes:
         unit: What a term is a mean over: `rows` of the batch, real `tokens`, or `labels` (not negative).
         needs_teacher: Whether the objective compares with a teacher.
-        needs_labels: Whether it needs gold labels; of a class, whatever its settings.
+        needs_labels: Whether it needs gold labels, with any settings.
         reads_candidates: Whether a row must be a query with candidates, each with one score.
-        least_rows: Rows of a batch below which it says nothing.
+        least_rows: Smallest number of rows in a batch for which the loss is not trivially 0.
         citation: BibTeX key of the paper (see `hf_distill.hub`), or "".
         formula: What is computed, in one line of plain text; S is the student, T the teacher.
         registered_name: Its name in the registry, which `register_objective` sets.
@@ -80,9 +80,9 @@ class Objective(nn.Module):
         return {}
 
     def check(self, student: Signals, teacher: Signals | None) -> None:
-        """Look at one probe batch: raise `ValueError` if the two sides do not fit; create parameters if there are any.
+        """Check the signals of one batch: raise `ValueError` if the models do not fit, and create parameters.
 
-        It may be called again (a new student from `model_init`); parameters are then made anew.
+        It may be called again (for a new student from `model_init`); parameters are then created again.
         """
 
     def projected(self, student: Signals, teacher: Signals) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
@@ -114,14 +114,15 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True)
 class WeightedObjective:
-    """An objective with its place in the sum.
+    """An objective with its weight in the loss.
 
     Attributes:
-        name: Its name in logs; each occurs once.
+        name: Its name in logs, which no other objective has.
         objective: The objective.
-        weight: Its weight in the sum.
-        schedule: How the weight changes during training; `None` is constant.
-        teacher: Which of several teachers it learns from, from 0; `None` is what they say together.
+        weight: Its weight in the loss.
+        schedule: How the weight changes during training; `None`: it is constant.
+        teacher: Number of the teacher that it learns from, counted from 0; `None`: the combined logits of all
+            teachers.
     """
 
     name: str
@@ -179,7 +180,7 @@ def resolve_layer(layer: int, num_layers: int, *, flag: str, allow_embeddings: b
 def over_processes(values: Tensor) -> Tensor:
     """The sum of what all processes of a training have; called in all of them at once.
 
-    For statistics that move a loss: processes that kept their own would train on different losses.
+    For statistics that change a loss: if every process used its own, their losses would differ.
     """
     if not dist.is_available() or not dist.is_initialized():
         return values

@@ -1,4 +1,4 @@
-"""Hidden states of the student against those of the teacher.
+"""Compares hidden states of student and teacher.
 
 Token by token: `hidden` (mean squared error), `cosine` (DistilBERT). First token: `pkd` (Patient-KD). Relations inside
 one model, so that the widths or the lengths need not agree: `nst` (between tokens), `fsp` (between features).
@@ -72,7 +72,7 @@ def _without_padding(x: Tensor, mask: Tensor) -> Tensor:
 
 
 class HiddenMatchObjective(MatchObjective):
-    """Matches of hidden states, with projections of the student's.
+    """The base of losses on pairs of hidden states, with projections of the student's.
 
     Attributes:
         needs_one_width: Whether the loss compares features of the student with those of the teacher directly.
@@ -275,8 +275,8 @@ class FSPObjective(HiddenMatchObjective):
 class NSTObjective(HiddenMatchObjective):
     """Inner products between the tokens of two layers, of any width (TextBrewer `nst`, `mmd`).
 
-    Both Gram matrices are divided by the width of their own side, so that they are on one scale. A row counts once,
-    whatever its length: TextBrewer weighs it by the square of its length.
+    Each Gram matrix is divided by the width of its model, so that both have the same scale. Every row has the same
+    weight; in TextBrewer its weight is the square of its length.
     """
 
     citation = "nst"

@@ -5,7 +5,7 @@ Layers are 1-based, 0 is the embedding output, negative numbers count from the e
 layer `m` is `m * L / M` (`L` teacher layers, `M` student layers), and those of BERT-PKD, which leave the last layer of
 both sides to the predictions.
 
-Losses that relate two layers to each other match pairs of layers: a side is then one number (the layer with itself) or
+For losses on two layers of one model (`fsp`, `nst`) each element of a pair is one number (the layer with itself) or
 two.
 """
 

@@ -156,14 +156,14 @@ class LogitsObjective(Objective):
             probability_shift: Swap the teacher's largest logit with that of the gold label (see `shift_probability`);
                 needs labels.
             positions: Which outputs of a token head count: those of all real `tokens`, or only those with `labels`
-                (not negative), such as the masked tokens of masked language modelling. Then rows without a label do
-                not count either where the head speaks about rows.
+                (not negative), such as the masked tokens of masked language modelling. With `labels`, rows without a
+                label do not count in other heads either.
             span_reduction: The loss of a span head is the `mean` of the losses of start and end, as the loss on the
                 labels in transformers, or their `sum`, as in TextBrewer.
-            label_temperatures: Where a row has several labels: one temperature for each, which divides beside
-                `temperature`.
-            shared_ids: Ids of the tokenizer that both sides have in common. Heads over a vocabulary may have more rows
-                than that, and not equally many: they are compared on the common ones.
+            label_temperatures: Several labels a row: one temperature for each label, by which its logits are divided
+                in addition to `temperature`.
+            shared_ids: Number of token ids that student and teacher have in common. Heads over a vocabulary may have
+                different numbers of padded rows: they are compared on the common ids.
 
         Raises:
             ValueError: If a setting is unknown, or two of them do not go together.
@@ -368,12 +368,12 @@ class LogitsObjective(Objective):
 
 @register_objective("labels")
 class LabelsObjective(Objective):
-    """The task's own loss on the gold labels, to be mixed with what the teacher says.
+    """The task's own loss on the gold labels, to be combined with objectives on the teacher.
 
-    It is the loss that a model of transformers gives for the same batch, but of heads for answers: there padding is no
-    place of an answer, and is left out of the softmax over positions. The models themselves, BERT's code for SQuAD
-    and TextBrewer leave it in, so that their loss of a row depends on the rows beside it. This one is the mean of what
-    the model itself says of each row alone. Without padding the two are equal.
+    It is the loss that a model of transformers computes for the same batch, except in question answering: there
+    padding is left out of the softmax over positions. The models themselves, BERT's code for SQuAD and TextBrewer
+    include it, so that their loss of a row depends on the other rows of the batch. This loss is the mean of the
+    model's own losses for each row alone. Without padding the two are equal.
     """
 
     needs_teacher = False

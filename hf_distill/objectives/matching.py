@@ -1,9 +1,9 @@
-"""The base of all losses between matched layers: it chooses layers and tokens, and gives one term a match.
+"""The base of all losses on pairs of layers (matches); each match gives a term.
 
-A loss of one match gives a value for every row (B,). The objective's unit says how the rows are pooled: `rows` weighs
-them equally; `tokens` weighs them by their length, which makes a mean over the real tokens of the batch. Either way a
-batch in two halves, each with its share, gives what the whole batch gives. TextBrewer's losses over pairs of tokens
-weigh rows by the square of their length instead, so that long rows drown short ones: that is not done here.
+The loss of a match has a value for every row (B,). The objective's unit says how rows are averaged: `rows` gives them
+equal weights; `tokens` weights them by their length, which makes a mean over the real tokens of the batch. In both
+cases two halves of a batch, weighted by their shares, give the value of the whole batch. TextBrewer's losses over
+pairs of tokens weight rows by the square of their length, so that long rows dominate; this is not done here.
 
 Shape legend: B rows, T padded length.
 """

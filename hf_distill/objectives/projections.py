@@ -1,8 +1,8 @@
 """Projections of the student's features to the teacher's width.
 
-They are parameters of the objective: trained and clipped with the student, saved beside it, never in it. Where one
-begins at random, the first updates move the student towards a target that means nothing yet; a `fitted` one begins as
-the map of the student's features that is nearest to the teacher's.
+They are parameters of the objective: trained and clipped with the student, saved beside it, never in it. If a
+projection begins at random, the first updates move the student towards a meaningless target. A `fitted` one begins as
+the linear regression of the teacher's features on the student's.
 
 Shape legend: B rows, T padded length.
 """

@@ -1,7 +1,7 @@
 """Compares the scores of a query's candidates with the teacher's: their differences, or the whole list.
 
-A row is a query with C candidates, of which every one has one score. Only how the candidates of a query compare with
-each other is learnt, so that both sides may score on scales of their own.
+A row is a query with C candidates, each of which has one score. Only the relation between the scores of a query's
+candidates is compared, so a constant may be added to all scores of a query.
 
 Shape legend: B rows, C candidates of a row; where a row has fewer, the rest does not count.
 """
@@ -73,8 +73,8 @@ class MarginObjective(RankingObjective):
         """Create the objective.
 
         Args:
-            pairs: `first`: the first candidate, which should be the one that answers the query, with each of the
-                others (Hofstätter et al. 2020); `all`: all pairs, so that no order of the candidates counts.
+            pairs: `first`: the first candidate, which should be the relevant one, with each of the others (Hofstätter
+                et al. 2020); `all`: all pairs, so that the order of the candidates does not matter.
 
         Raises:
             ValueError: If the setting is unknown.

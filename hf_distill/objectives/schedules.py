@@ -1,9 +1,9 @@
 """Schedules: a weight as a pure function of the progress of training.
 
-Progress is the share of the optimizer steps that are done, from 0 at the first step to nearly 1 at the last.
-A schedule gives the factor that the configured weight is multiplied with; because it depends on progress alone, a
-resumed run continues with the very same weights. A stage may also be counted in epochs, as papers do: `in_run_of`
-turns them into shares once the number of epochs is known.
+Progress is the share of the optimizer steps that are done, from 0 at the first step to nearly 1 at the last. A
+schedule gives the factor by which the configured weight is multiplied. It depends only on the progress, so a resumed
+run continues with the same weights. A stage may also be counted in epochs, as papers do: `in_run_of` turns them into
+shares once the number of epochs is known.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The vector of a text against the teacher's: directly, or through the similarities between the texts of a batch.
+"""Compares the vectors of texts with the teacher's: directly, or by the similarities between the texts of a batch.
 
-`embedding` moves every vector to the teacher's, through a projection where the widths differ. `similarity` compares
-how like each other the texts of a batch are on both sides, which needs no projection.
+`embedding` compares every vector with the teacher's, through a projection if the widths differ. `similarity` compares
+the cosines between the texts of a batch, which needs no projection.
 
-Matryoshka: with `dims`, the first numbers of the student's vector alone must do as well (Kusupati et al. 2022).
+Matryoshka: with `dims`, the loss is also computed on the first dimensions of the student's vector (Kusupati et al.
+2022).
 
 Shape legend: B rows, D width of the student's vector, E of the teacher's.
 """
@@ -30,7 +31,8 @@ class SentenceObjective(Objective):
     """An objective on the vectors of texts.
 
     Attributes:
-        dims: Lengths at which the student's vector is cut, the longest first; the whole vector is always compared.
+        dims: Numbers of first dimensions of the student's vector that are compared too, the largest first; the whole
+            vector is always compared.
     """
 
     unit = "rows"
@@ -100,16 +102,16 @@ class EmbeddingObjective(SentenceObjective):
         """Create the objective.
 
         Args:
-            loss: `cosine` compares directions; `mse` is the mean over all numbers of the squared difference; `both`
-                gives two terms.
+            loss: `cosine` compares directions; `mse` is the squared difference, a mean over rows and dimensions;
+                `both` gives two terms.
             projection: `fitted`, `linear`, `relu`, `tanh` or `identity`, from the student's width to the teacher's
-                (see `make_projection`); `auto`: fitted where the widths differ, none where they are equal. It is
-                trained beside the student; with `--student_dense_width` the student has the teacher's width itself.
-            dims: Matryoshka: also compare the first so many numbers of the student's vector, each length with a
-                projection of its own. The terms are means over the lengths.
+                (see `make_projection`); `auto`: fitted if the widths differ, none if they are equal. It is trained
+                beside the student; with `--student_dense_width` the student itself has the teacher's width.
+            dims: Matryoshka: numbers of first dimensions of the student's vector that are compared too, each with its
+                own projection. The terms are means over these and the whole vector.
 
         Raises:
-            ValueError: If loss or kind of projection are unknown.
+            ValueError: If the loss or the kind of projection is unknown.
         """
         super().__init__(loss, dims)
         self.projection = check_kind(projection)
@@ -183,10 +185,11 @@ class SimilarityObjective(SentenceObjective):
         """Create the objective.
 
         Args:
-            loss: `kl` compares which texts are near to which, `mse` the cosines themselves; `both` gives two terms.
+            loss: `kl` compares softmax distributions over the cosines with the other texts, `mse` the cosines
+                themselves; `both` gives two terms.
             similarity_temperature: Divides the cosines for `kl`; the smaller, the more the nearest texts count.
-            dims: Matryoshka: also compare with the first so many numbers of the student's vector. The terms are means
-                over the lengths.
+            dims: Matryoshka: numbers of first dimensions of the student's vector with which cosines are computed too.
+                The terms are means over these and the whole vector.
 
         Raises:
             ValueError: If the loss is unknown, or the temperature not above 0.

@@ -27,7 +27,7 @@ def flsw(student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0
         student: Logits (..., C).
         teacher: Logits (..., C).
         beta: How far temperatures spread.
-        gamma: How much stronger the rows are moved on which the two sides disagree.
+        gamma: The larger, the more do weights of rows differ on which student and teacher disagree.
 
     Returns:
         Weights (...), larger where the student is farther from the teacher.

@@ -1,9 +1,9 @@
-"""BERT-EMD: every student layer learns from every teacher layer, as far as that is cheap.
+"""BERT-EMD: every student layer is compared with every teacher layer, weighted by the earth mover's distance.
 
-The layers of both sides have masses; the transport of the student's masses to the teacher's that costs least says how
-much each pair of layers counts. It is found exactly (scipy) on detached costs: gradients go through the costs only.
-Each step waits once for the costs of its batch, which the CPU needs. As the transport belongs to the batch it was
-found on, accumulated small batches are not quite one large batch here.
+The layers of both models have masses; the optimal transport of the student's masses to the teacher's is the weight of
+each pair of layers. It is computed exactly (scipy) on detached costs, so gradients go through the costs only. Each
+step waits once until the CPU has the costs of its batch. The transport is computed for each batch, so accumulated
+small batches do not exactly equal one large batch.
 
 Shape legend: B rows, A heads, T padded length, D width, M student layers, L teacher layers.
 """

@@ -1,4 +1,4 @@
-"""Students: their shapes, configurations and first weights, and vocabularies cut to their language.
+"""Students: their shapes, configurations and first weights, and trimmed vocabularies.
 
-The training of a student does not belong here, nor does anything that is saved beside it.
+The training of a student does not belong here, and neither does anything that is saved beside it.
 """

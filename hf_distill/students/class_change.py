@@ -1,7 +1,7 @@
 """Weights for students of another class than their teacher's, such as a DistilBERT of a BERT.
 
-Configurations are translated field by field, weights module by module (`blocks`); what the new class has no place for,
-such as MPNet's bias of distances, is left to the refits.
+Configurations are translated field by field, weights module by module (`blocks`). Weights for which the new class has
+no module, such as MPNet's relative position bias, are dropped; refitting corrects the rest.
 """
 
 from __future__ import annotations

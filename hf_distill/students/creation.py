@@ -57,38 +57,38 @@ def create_student(
 ) -> PreTrainedModel:
     """Build a student of the teacher's vocabulary, labels and positions, by default with weights from the teacher.
 
-    Weights that are drawn at random are drawn in float32 on the CPU from `seed` alone; the global random state is left
-    as it was. The teacher is not changed, and the student is returned in training mode with SDPA where its
-    architecture has it. `first_weights_of` tells what it took from its teacher.
+    Random weights are drawn in float32 on the CPU from `seed`; the global random state is not changed. The teacher is
+    not changed either. The student is returned in training mode, with SDPA if its architecture has it.
+    `hf_distill.students.first_weights.first_weights_of(student)` reports what it took from its teacher.
 
     Args:
-        teacher: A model, its configuration, a Hub id or a local folder; of a `SentenceTransformer` the encoder in it.
-        shape: A name or grammar of `parse_shape`, or a `StudentShape`.
-        init: The first weights. `"teacher"`: cut out of the teacher's, and refitted where there is text (see
+        teacher: A model, its configuration, a Hub id or a local folder; of a `SentenceTransformer` the encoder is
+            used.
+        shape: A name or text for `parse_shape`, such as `"4x312"`, or a `StudentShape`.
+        init: The first weights. `"teacher"`: cut out of the teacher's, and refitted if there is text (see
             `give_first_weights`); `"teacher_layers"`: embeddings, head and chosen layers of a teacher of equal widths;
             `"svd_embeddings"`: the teacher's word embeddings, compressed to the student's width, the rest random;
-            `"random"`. Default: `"teacher"` where the student is no larger than a teacher with weights, else
-            `"random"`.
-        layers: Teacher layers (1-based, negative from the end) for student layers 1, 2, …; uniform by default.
-        calibration_text: Texts on which the first weights are refitted, like those that the student will read: a few
-            thousand sentences, pairs of texts for a student that reads pairs, or rows with `input_ids`. Without any,
-            the student is only cut.
-        calibration_tokens: How many tokens of it are read at most; 0 refits nothing.
-        tokenizer: Tokenizer of the calibration text, or its id or folder. Default: the teacher's, where that is an
-            id or a folder.
+            `"random"`. Default: `"teacher"` if the teacher has weights and the student is not larger, else `"random"`.
+        layers: Teacher layers (1-based, negative from the end) with which student layers 1, 2, … begin. Default:
+            spread evenly.
+        calibration_text: Text on which the first weights are refitted, of the kind that the student will read: a few
+            thousand sentences, pairs of texts for a student that reads pairs, or rows with `input_ids`. Default: none;
+            then the weights are cut and not refitted.
+        calibration_tokens: Largest number of tokens of `calibration_text` that are read; with 0 nothing is refitted.
+        tokenizer: Tokenizer of `calibration_text`, or its Hub id or folder. Default: the teacher's, if the teacher is
+            a Hub id or a folder.
         model_class: A model class, an `AutoModelFor…` class, or the name of either in `transformers`. Default: the
             class of the teacher, so that a sequence-classification teacher gives such a student with its labels.
-        embedding_size: Width of the word embeddings where it is not the student's: with a large vocabulary they are
-            most of a small student. A matrix leads from them to the first layer. Such a student is an ELECTRA unless
-            its teacher's class (ALBERT, ELECTRA) or `model_class` has such embeddings.
-        dtype: Type of the returned weights.
+        embedding_size: Width of the word embeddings, if it is not the student's (factorised embeddings); a matrix
+            leads from them to the first layer. Such a student is an ELECTRA unless the teacher's class (ALBERT,
+            ELECTRA) or `model_class` has such embeddings.
+        dtype: dtype of the returned weights.
         seed: Seed of the initialisation.
         config_overrides: Fields of the configuration to set last, such as `num_labels=3`.
 
     Raises:
-        ValueError: If shape, initialisation, layers or architecture do not go together; the message names the way
-            out.
-        TypeError: If `teacher` is none of the four kinds.
+        ValueError: If shape, first weights, layers or architecture do not fit each other; the message says what to do.
+        TypeError: If `teacher` is nothing of this.
     """
     teacher, _ = as_encoder(teacher)
     shape = parse_shape(shape) if isinstance(shape, str) else shape

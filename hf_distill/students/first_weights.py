@@ -1,7 +1,8 @@
 """First weights of a student from its teacher: cut by importance, then refitted in closed form on a few texts.
 
-Papers begin small students with random weights and pay with hundreds of thousands of updates. What a teacher's layers
-compute can be kept instead: its most important dimensions (`slicing`), corrected matrix by matrix (`refitting`).
+In most papers small students begin with random weights and need hundreds of thousands of updates. Here a student keeps
+the most important dimensions of its teacher's layers (`slicing`), and its matrices are then corrected one by one so
+that they compute on text what the teacher's compute (`refitting`).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class FirstWeights:
 
     Attributes:
         layers: Teacher layer (1-based) of every student layer.
-        energy: Share of the energy of the teacher's hidden dimensions that the kept ones have.
+        energy: Share of the energy (sum of squares) of the teacher's hidden dimensions that the kept ones have.
         explained: Share of the variance of the teacher's states, in the kept dimensions, that the states of every
             student layer explain on texts that no fit has seen; empty without text.
         refitted: Whether its matrices were refitted on the texts, or its dimensions chosen on them alone.

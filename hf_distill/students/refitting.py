@@ -1,4 +1,4 @@
-"""Closed-form refits: every matrix of a cut student is fitted to what the teacher computes at its place.
+"""Closed-form refits: every matrix of a cut student is fitted so that it computes what the teacher computes there.
 
 A student that was cut out of its teacher computes from fewer dimensions, so that its errors grow from layer to layer.
 The matrices of a layer are fitted in the order in which they compute, each by ridge regression from the student's own

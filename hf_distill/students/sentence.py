@@ -1,8 +1,8 @@
-"""Sentence encoders: what stands between an encoder and the one vector of a text.
+"""Sentence encoders: the modules that make one vector of a text from the outputs of an encoder.
 
 A folder of sentence-transformers lists modules: the encoder, a pooling, and perhaps dense layers and a normalisation.
-They are read, computed and written here, so that the package itself is not needed. What is written loads with
-`SentenceTransformer(folder)`, and the encoder in it with `AutoModel.from_pretrained(folder)`.
+They are read, computed and written here, so that sentence-transformers is not needed. A written folder is loaded with
+`SentenceTransformer(folder)`, and its encoder with `AutoModel.from_pretrained(folder)`.
 
 Shape legend: B rows, T padded length, H hidden size, D width of the vector.
 """

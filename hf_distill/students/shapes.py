@@ -1,4 +1,4 @@
-"""Shapes of students: the four numbers, their names in the papers' tables, and how to write any other."""
+"""Shapes of students: four numbers, the names of shapes in the papers' tables, and the form of any other shape."""
 
 from __future__ import annotations
 
@@ -82,13 +82,14 @@ _SHAPE = re.compile(r"(\d{1,6})x(\d{1,6})(?::(\d{1,6})h(?::(\d{1,6}))?)?", re.AS
 
 
 def parse_shape(text: str) -> StudentShape:
-    """Read a shape by name (`"4x312"`, `"T4-tiny"`) or by grammar (`"6x384:32h"`, `"5x256:8h:1024"`).
+    """Read a shape by its name (`"4x312"`, `"T4-tiny"`) or in the form `LAYERSxWIDTH[:HEADSh[:FEED_FORWARD]]`.
 
-    Heads and intermediate size left out come from the named shape of the same layers and width; for other sizes they
-    are 12 and four times the width, as in every table of the papers.
+    Examples of the form are `"6x384:32h"` and `"5x256:8h:1024"`. Without heads and feed-forward width, those of the
+    named shape with the same layers and width are used; if there is none, 12 heads and four times the width, as in
+    every table of the papers.
 
     Raises:
-        ValueError: If the text is neither; the message lists the names and the grammar.
+        ValueError: If the text is neither; the message lists the names and the form.
     """
     if not isinstance(text, str):
         raise ValueError(f"The student shape is {shown(text)} (--student_shape); it must be text: {GRAMMAR}.")

@@ -1,4 +1,4 @@
-"""A student cut out of its teacher: the hidden dimensions, dimensions inside heads and neurons that count most.
+"""Cuts a student out of its teacher: keeps the most important hidden dimensions, dimensions inside heads, and neurons.
 
 Shape legend: H hidden dimensions, A heads, D dimensions of a head, F neurons of a feed-forward block.
 """

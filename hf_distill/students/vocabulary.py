@@ -1,9 +1,9 @@
-"""Vocabularies cut to the language of a task: a tokenizer and embeddings of the pieces that its texts need.
+"""Trims a vocabulary to the language of a task: a tokenizer and embeddings with only the pieces that its texts need.
 
-With a large vocabulary, embeddings are most of a small student. A trimmed tokenizer keeps special tokens, bytes or
-characters, and the pieces of the texts that it is shown. On every text of these pieces it gives the pieces of the full
-tokenizer: WordPiece takes the longest piece, Unigram the likeliest pieces, and byte-pair encoding the merges in their
-order, and all of these are kept. What it has no piece for is spelt in smaller ones.
+With a large vocabulary, most parameters of a small student are embeddings. A trimmed tokenizer keeps special tokens,
+bytes or characters, and the pieces that occur in the given texts. It tokenizes every text that needs only these pieces
+as the full tokenizer does: WordPiece takes the longest piece, Unigram the likeliest pieces, and byte-pair encoding the
+merges in their order, and all of these are kept. Other text is split into smaller pieces.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _ROWS_AT_ONCE = 1_000
 
 @dataclass(frozen=True)
 class TrimmedVocabulary:
-    """A tokenizer with fewer pieces, and what that costs.
+    """A trimmed tokenizer, and how much the tokens of other texts change.
 
     Attributes:
         tokenizer: The trimmed tokenizer.
         model: A copy of the model with the embeddings of its pieces; `None` if no model was given.
-        kept: Number in the full vocabulary of every piece, in the new order.
+        kept: For every piece in its new order, its id in the full vocabulary.
         pieces_before: Size of the full vocabulary.
-        unknown_before: Share of unknown tokens in texts that were not counted, with the full tokenizer.
-        unknown: Likewise, with the trimmed one.
-        changed: Share of those tokens of the full tokenizer that the trimmed one has no piece for.
-        measured_texts: How many texts the shares are of.
+        unknown_before: Share of unknown tokens in held-out texts, with the full tokenizer.
+        unknown: The same share with the trimmed tokenizer.
+        changed: Share of the full tokenizer's tokens in these texts for which the trimmed one has no piece.
+        measured_texts: Number of held-out texts.
     """
 
     tokenizer: Any
@@ -74,21 +74,24 @@ def trim_vocabulary(
     size: int | None = None,
     prompts: Iterable[str] = (),
 ) -> TrimmedVocabulary:
-    """Cut a vocabulary to the pieces that texts need.
+    """Trim a vocabulary to the pieces that texts need.
 
-    What that costs on other texts is measured on one in twenty, with a vocabulary that does not count them; then their
-    pieces count too.
+    How much other texts change is measured on every twentieth text, with a vocabulary of the others; the returned
+    vocabulary counts all texts.
 
     Args:
         tokenizer: A tokenizer with a WordPiece, Unigram or byte-pair model.
-        model: A model of its vocabulary, which is copied and not changed; `None` to trim the tokenizer only.
-        texts: Texts like those that will be read. Pieces count by how often they occur.
-        size: Most pieces to keep, the most frequent ones. Default: all that occur.
-        prompts: Texts whose pieces stay whatever the size, such as the prompts of a sentence encoder.
+        model: A model with this vocabulary, of which a trimmed copy is made; `None` to trim the tokenizer only.
+        texts: Texts of the kind that will be read.
+        size: Largest number of pieces to keep, the most frequent ones in `texts`. Default: all that occur.
+        prompts: Texts whose pieces are always kept, such as the prompts of a sentence encoder.
+
+    Returns:
+        The trimmed tokenizer, the trimmed copy of the model, and the measured changes.
 
     Raises:
-        ValueError: If the tokenizer has another kind of model, the size is too small for what has to stay, there is no
-            text, or the model has fewer embeddings than the tokenizer pieces.
+        ValueError: If the tokenizer has another kind of model, `size` is too small for the pieces that must be kept,
+            there is no text, or the model has fewer embeddings than the tokenizer has pieces.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(

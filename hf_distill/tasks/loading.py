@@ -134,7 +134,7 @@ def load_task(
     to_score: bool = False,
     **fields: Any,
 ) -> LoadedTask:
-    """Load a task.
+    """Load a task with its rows.
 
     Args:
         task: A registered name (`glue/sst2`, `sst2`), a spec, a file with your own rows (see

@@ -1,4 +1,4 @@
 """Teachers as sources of signals: live, stored, several at once, with adapters or tokenizers of their own.
 
-A teacher gives what it computes and never decides what a student makes of it: losses belong to the objectives.
+A teacher only gives signals; what a student learns from them, the losses, belongs to the objectives.
 """

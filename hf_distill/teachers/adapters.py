@@ -74,7 +74,7 @@ def adapter_teachers(
     dtype: str = "auto",
     device: str | torch.device | None = None,
 ) -> list[AdapterTeacher]:
-    """One teacher for each adapter; the base model is held once.
+    """Make one teacher of each adapter; all share one base model in memory.
 
     Args:
         base: The model that the adapters were trained on, as an instance, a Hub id or a folder. It becomes part of

@@ -1,14 +1,14 @@
-"""Aligns teachers with other tokenizers: both sides read the same text, and features are compared piece by piece.
+"""Aligns teachers with other tokenizers: both models read the same text, and features are compared piece by piece.
 
-A piece is the smallest stretch of text that both tokenizers keep apart: tokens of either side that share characters
-are in one piece. Characters decide, not spaces, so that it works in every language; where both tokenizers keep words
-together, a piece is a word. The first and the last special token of a row ([CLS], [SEP], `<s>` ...) are pieces too.
-Hidden states, queries, keys and values of a piece are the means over its tokens. Logits of a row need no pieces; a tag
-of a piece is that of its first token, which is where heads on tokens learn the tag of a word; and the probability that
-an answer begins or ends in a piece is the sum over its tokens.
+A piece is a smallest stretch of text at whose ends both tokenizers end a token: tokens that share characters are in
+the same piece. Pieces depend on characters, not on spaces, so they work in every language; often a piece is a word.
+The first and the last special token of a row ([CLS], [SEP], `<s>` ...) are pieces too. Hidden states, queries, keys
+and values of a piece are the means over its tokens. Logits of a row need no pieces; a tag of a piece is that of its
+first token, which is where heads on tokens learn the tag of a word; and the probability that an answer begins or ends
+in a piece is the sum over its tokens.
 
-Every other tokenizer has columns of its own beside the student's (`TokenColumns`): the tokens that it makes of the
-row, and for either side the piece of every token.
+Every other tokenizer has its own columns beside the student's (`TokenColumns`): its tokens of the row, and for both
+models the piece of every token.
 
 Shape legend: B rows, T padded length of one side, W pieces, D width.
 """

@@ -1,8 +1,9 @@
-"""A teacher is a source of signals: the base class of all teachers, and the teacher that runs beside the student.
+"""A teacher is a source of signals: the base class of teachers, and the live teacher, which runs beside a student.
 
-Some models have a place already: spread over devices, offloaded to memory or disk, or quantised. accelerate gave their
-modules hooks, which bring inputs and weights together while they run; a quantiser gave them weights that may not leave
-their device. A live teacher of this kind is never moved: inputs go to its first device, and signals come back.
+Some models are placed already: spread over devices, offloaded to memory or disk, or quantised. accelerate has put
+hooks on their modules, which bring inputs and weights together while they run, or their quantised weights may not
+leave their device. A live teacher of this kind is never moved: inputs go to its first device, and signals are copied
+back.
 
 Shape legend: B rows, T padded length, C classes.
 """
@@ -39,7 +40,7 @@ CPU = torch.device("cpu")
 
 
 class TokenColumns(NamedTuple):
-    """The columns that another tokenizer than the student's makes of a row's text.
+    """The columns of a row's text in another tokenizer than the student's.
 
     Attributes:
         prefix: Begins their names.
@@ -68,9 +69,9 @@ class TokenColumns(NamedTuple):
 
 
 class TeacherSource:
-    """The base of teachers: everything that is asked of one, with the answer of a teacher that has nothing to say.
+    """The base class of teachers: everything that a trainer uses of a teacher, with defaults.
 
-    A source of your own needs `signals` alone. Who asks, in this order:
+    A source of your own needs only `signals`. These parts of the package use the other methods, in this order:
 
     - the opening (`hf_distill.teachers.opening`): `dataset`, `tokenizer`, `own_tokens`, `read_ids`; it sets
       `shared_ids`;
@@ -85,14 +86,14 @@ class TeacherSource:
         model_type: `config.model_type` of the teacher, which decides defaults of some objectives; "" if unknown.
         config: Configuration of the teacher's model, whose vocabulary and labels are compared with the student's.
         model: The model that runs in this process; `None` if none does.
-        dtype: The arithmetic that was chosen for it, a name of `--teacher_dtype`.
-        device: Where it computes; batches of another device are fetched.
-        head: How a sentence encoder makes one vector of a text (`SentenceHead`); `None` of another teacher.
-        dataset: The only rows that the teacher knows, for a teacher whose signals were stored with them.
-        own_tokens: The columns that it reads in place of the student's tokens, where it has another tokenizer.
-        shared_ids: Ids of the tokenizer that teacher and student are known to have in common, if they are.
-        input_columns: Columns of a batch that it reads beside those that the student reads.
-        required_columns: Columns of a batch without which it says nothing.
+        dtype: The dtype that was chosen for it, a value of `--teacher_dtype`.
+        device: The device on which it computes; batches are copied there.
+        head: Pooling and further modules of a sentence encoder (`SentenceHead`); `None` for other teachers.
+        dataset: The rows of a stored teacher, which are the only ones that it can be used with.
+        own_tokens: The columns that it reads instead of the student's tokens, if it has another tokenizer.
+        shared_ids: Number of token ids that teacher and student are known to have in common, if they are.
+        input_columns: Columns of a batch that it reads in addition to those that the student reads.
+        required_columns: Columns of a batch without which it cannot give signals.
         kept_columns: Columns of the rows that it reads, and that tokenizing must not drop.
     """
 
@@ -148,10 +149,10 @@ class TeacherSource:
         return self
 
     def connect(self, objectives: Sequence[WeightedObjective], student_config: PreTrainedConfig) -> None:
-        """Learn which objectives ask, and compare vocabulary and labels with the student's.
+        """Take over what the objectives need, and compare vocabulary and labels with the student's.
 
         Args:
-            objectives: Bound to the depths of both sides.
+            objectives: The objectives, after their `bind`.
             student_config: The student's configuration.
 
         Raises:
@@ -181,7 +182,7 @@ class TeacherSource:
             self.match_labels(student_config)
 
     def request(self, request: SignalRequest) -> None:
-        """Say which signals `signals` must give; a source of your own may give more.
+        """Set which signals `signals` must return; a source of your own may return more.
 
         Raises:
             ValueError: If it cannot give one of them.
@@ -195,11 +196,11 @@ class TeacherSource:
         """
 
     def for_one_more(self) -> TeacherSource:
-        """The source for one more trainer, whose requests leave those of the trainers before as they are."""
+        """The source for one more trainer, so that its requests do not change those of earlier trainers."""
         return self
 
     def read_ids(self, ids: Sequence[int] | None) -> None:
-        """Read the ids of a trimmed tokenizer from now on, and speak about its vocabulary.
+        """From now on read token ids of a trimmed tokenizer, and give logits over its vocabulary.
 
         Args:
             ids: For every id of the student's tokenizer the teacher's id of the same piece; `None`: they are the same.
@@ -214,7 +215,7 @@ class TeacherSource:
         """Move to the device of training."""
 
     def share_out(self, settings: Mapping[str, Any]) -> None:
-        """Leave this process a part of the weights where a training shares out those of its student by ZeRO-3.
+        """Keep a part of the weights in this process, if the student is sharded by ZeRO-3.
 
         Args:
             settings: `zero_optimization` of the student's engine.
@@ -292,8 +293,8 @@ def own_tokens_of(teachers: Iterable[TeacherSource]) -> list[TokenColumns]:
 class LiveTeacher(TeacherSource):
     """A frozen model, always in evaluation mode, that runs beside the student.
 
-    It is no part of the trained model: the optimizer, checkpoints and `save_model` never see it. It stops right after
-    the last signal that was requested. A model that has a place already keeps it.
+    It is no part of the trained model: optimizer, checkpoints and `save_model` do not include it. Its forward pass
+    stops right after the last signal that was requested. A model that is placed already is not moved.
     """
 
     def __init__(
@@ -308,16 +309,15 @@ class LiveTeacher(TeacherSource):
         Args:
             model: The teacher, a transformers model with or without head and adapters, or a `SentenceTransformer`. Its
                 parameters stop requiring gradients.
-            dtype: Arithmetic of its forward pass: `float32`, `bfloat16`, `float16` (by autocast, so that
-                normalisations stay in float32), `int8` (on the CPU, see `hf_distill.teachers.int8`), or `auto`:
-                whatever is in force where it is called.
-            device: Where it stays, whatever the device of training; `None` follows that device.
-            head: How a sentence encoder makes one vector of a text. Default: that of the `SentenceTransformer`, or of
-                the folder or repository that the model was loaded from.
+            dtype: dtype of its forward pass: `float32`, `bfloat16`, `float16` (by autocast, so that normalisations
+                stay in float32), `int8` (on the CPU, see `hf_distill.teachers.int8`), or `auto`: that of the training.
+            device: Its device, if it is not that of the training.
+            head: Pooling and further modules of a sentence encoder. Default: those of the `SentenceTransformer`, or of
+                the folder or repository from which the model was loaded.
 
         Raises:
-            ValueError: If there is no such arithmetic or device, one of them does not apply to the model, a weight is
-                not finite, or this process has only parts of the weights.
+            ValueError: If there is no such dtype or device, one of them is not possible for the model, a weight is not
+                finite, or this process has only parts of the weights.
         """
         if dtype not in get_args(TeacherDtype):
             raise ValueError(f"`--teacher_dtype` is {dtype!r}; allowed are {', '.join(get_args(TeacherDtype))}.")

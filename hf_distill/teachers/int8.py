@@ -1,8 +1,8 @@
-"""A frozen model whose layers multiply in int8 on the CPU, by torchao.
+"""A frozen model with linear layers in int8 on the CPU, by torchao.
 
-Weights are rounded once, with a scale for every row; activations while the model runs, with a scale for every token.
-Only the linear layers inside the transformer's layers are rounded: embeddings, a head, and a decoder tied to the
-embeddings are looked up, small, or shared.
+Weights are quantised once, with a scale for every row of a matrix; activations while the model runs, with a scale for
+every token. Only the linear layers inside the transformer's layers are quantised: embeddings are only looked up, a
+head is small, and a decoder that is tied to the embeddings shares their weights.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..capture.architectures import describe_architecture
 
 
 def int8_copy(model: nn.Module) -> Any:
-    """The model with linear layers in int8; the given one stays as it is.
+    """A copy of the model with linear layers in int8; the given model is not changed.
 
-    Everything that is not rounded is shared with the given model, so that little but the int8 weights is added while
-    both exist.
+    Everything that is not quantised is shared with the given model, so the copy needs little more memory than its int8
+    weights.
 
     Args:
         model: A transformers model on the CPU.

@@ -1,8 +1,8 @@
-"""Weights that stay in the host's memory and are on a device only while their model runs.
+"""Offloads weights: they stay in the host's memory and are on a device only while their model runs.
 
-Weights of a teacher are frozen, so nothing ever comes back: the device gets copies, which are dropped after the pass.
-On CUDA the host's memory is pinned and a stream of its own copies, so that the next teacher's weights arrive while
-this one computes, and the host waits for neither.
+The weights of a teacher are frozen, so they are never copied back: the device gets copies, which are freed after the
+pass. On CUDA the host's memory is pinned and a separate stream copies, so that the next teacher's weights arrive while
+the current teacher computes, and the host waits for neither.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Turns whatever a user gives as a teacher into a source of signals, once; afterwards nobody asks what it was.
+"""Turns what a user gives as a teacher into a `TeacherSource`; no other code depends on what was given.
 
-A user gives a model, the id of one, a folder of one or of a stored teacher, a source of signals, or several of these.
-Here it is decided too which tokens a teacher reads: the student's, which are compared, or those of its own tokenizer.
+A user gives a model, its Hub id, its folder, the folder of a stored teacher, a `TeacherSource`, or several of these.
+It is decided here too whether a teacher reads the student's tokens (then the tokenizers are compared) or those of its
+own tokenizer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several teachers as one source: each is asked for the signals of its objectives, and every objective gets its own.
+"""Several teachers as one source: each runs for the signals of its objectives, and every objective gets its signals.
 
 Shape legend: N teachers, B rows.
 """

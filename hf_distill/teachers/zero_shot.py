@@ -1,8 +1,8 @@
-"""Labels without labelled rows: a model of natural language inference says how well each label fits a text.
+"""Zero-shot labels: a model of natural language inference scores how well each label fits a text.
 
-A text is the premise, and every label makes a hypothesis: "This example is about sports.". The scores of entailment
-are stored once as the logits of a head with these labels, from which a student with a fixed head learns. Its
-probabilities are those of the pipeline `zero-shot-classification` of transformers (Yin et al. 2019).
+A text is the premise, and every label makes a hypothesis: "This example is about sports.". The entailment scores are
+stored as the logits of a classifier with these labels, and a student learns from them. The probabilities are those of
+the `zero-shot-classification` pipeline of transformers (Yin et al. 2019).
 
 Shape legend: B rows, C labels.
 """

@@ -1,7 +1,7 @@
-"""What every trainer of this package does beside `Trainer`, and which of its arguments it takes.
+"""The base of all trainers of this package: what they add to `Trainer`, and which of its arguments they accept.
 
-A trainer goes on from whole checkpoints only, ends with an error once a number that counts is not finite, and knows
-what the whole training took. Rows keep their order in every evaluation.
+A trainer resumes from complete checkpoints only, ends with an error if a loss, gradient or weight is not finite, and
+counts the cost of the whole training. Rows keep their order in every evaluation.
 """
 
 from __future__ import annotations

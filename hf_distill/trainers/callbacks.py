@@ -1,4 +1,4 @@
-"""Callbacks of trainings: progress for a person to see, epochs for schedules, and what is frozen when."""
+"""Callbacks of trainings: the progress bar, epochs for schedules, and gradual unfreezing."""
 
 from __future__ import annotations
 
@@ -127,10 +127,10 @@ def terms_of(logs: dict[str, Any]) -> str:
 class GradualUnfreezing(TrainerCallback):
     """Trains only the top of the student for a while (XtremeDistil; Howard and Ruder 2018).
 
-    Up to the share `start` of the steps everything trains. At `start` all but the head is frozen; then one layer after
-    the other is freed, from the top down and at equal distances, and at `end` the embeddings too. What is frozen
-    depends on the progress alone, so that a resumed run freezes the same. Frozen parameters get no gradient: neither
-    clipping nor weight decay nor Adam's averages see them.
+    Until the share `start` of the steps everything is trained. At `start` all but the head is frozen; then one layer
+    after the other is unfrozen, from the top down and at equal distances, and at `end` the embeddings too. What is
+    frozen depends only on the progress, so a resumed run freezes the same parameters. Frozen parameters get no
+    gradient, so clipping, weight decay and Adam's averages do not include them.
     """
 
     def __init__(self, start: float = 0.0, end: float = 0.5) -> None:

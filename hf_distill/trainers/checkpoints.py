@@ -1,8 +1,8 @@
-"""Checkpoints that are finished or absent, and what lies in them beside the student.
+"""Checkpoints that are either complete or ignored, and what they contain beside the student.
 
-A checkpoint has a marker (`hf_distill.storage.steps`): before its first file it says that the checkpoint is not
-finished, after its last one what every file must be. So a killed or damaged checkpoint is known before any of it is
-loaded.
+A checkpoint has a marker (`hf_distill.storage.steps`). Before its first file is written, the marker says that the
+checkpoint is not complete; after the last one, it has the checksums of all files. So an incomplete or damaged
+checkpoint is recognised before it is loaded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A training that diverges ends with one line, which names the step, the term and the side it came from.
+"""Ends a training that diverges with one line, which names the step, the term, and the model that caused it.
 
-Terms, loss, gradient and what the teacher said are watched on the device (`capture.signals.FiniteWatch`). They are
-looked at where a training waits anyway: at every log, before a checkpoint, and at the end.
+Terms, loss, gradient and the teacher's signals are checked on the device (`capture.signals.FiniteWatch`). The result
+is read when a training waits for the device anyway: at every log, before a checkpoint, and at the end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Groups rows of like length, so that batches have little padding."""
+"""Groups rows of similar length, so that batches have little padding."""
 
 from __future__ import annotations
 
@@ -129,12 +129,12 @@ def _even(sizes: list[int], num_processes: int) -> list[int]:
 def length_grouped_sampler(
     dataset: Any, args: TrainingArguments, epoch: Callable[[], int]
 ) -> torch.utils.data.Sampler | None:
-    """A sampler that puts rows of like length into one batch.
+    """A sampler that puts rows of similar length into the same batch.
 
-    Lengths come from the column `args.length_column_name` or, where there is none, from the number of `input_ids`,
-    which Arrow knows without reading them. The stock `Trainer` looks for the column after it has dropped it, and would
-    make every row of the data set, however long that takes. Rows that are made when they are asked for (a transform,
-    a map-style data set of one's own) come in random order instead, and one warning says so.
+    Lengths come from the column `args.length_column_name` or, if there is none, from the number of `input_ids`, which
+    Arrow knows without reading them. (The stock `Trainer` drops this column before it looks for it, and would then
+    make every row of the data set, which can take long.) Rows of a transform, or of a map-style data set of your own,
+    come in random order instead, and a warning says so.
 
     Args:
         dataset: The training rows.

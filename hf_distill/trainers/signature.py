@@ -1,4 +1,4 @@
-"""Constructors that are called as that of `Trainer`, and the settings that a trainer has no use for."""
+"""Constructors with the signature of `Trainer`, and the settings that a trainer does not support."""
 
 from __future__ import annotations
 

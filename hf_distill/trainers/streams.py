@@ -1,8 +1,8 @@
-"""Rows without a known length: the last update of a pass over them, and the place where a resumed training goes on.
+"""Rows without a known length (streams): the last update of an epoch, and the row at which a training resumes.
 
-`Trainer` counts the batches of a pass by a length. Of a stream it does not know one, so that what is left at the end
-of a pass, less than an update, would be added to the first update of the next pass, and a training that is resumed
-behind the first pass would go on with other rows.
+`Trainer` counts the batches of an epoch by the number of rows. A stream has no such number, so the rest of an epoch,
+less than an update, would be added to the first update of the next epoch, and a training that is resumed after the
+first epoch would continue with other rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Counts the cost of a training from its first step on, however often it was stopped and resumed.
+"""Counts the cost of a training from its first step, however often it was stopped and resumed.
 
-`Trainer` measures the call of `train` alone: resumed from its last checkpoint, a training of a week took no time and
-had no loss. Every checkpoint therefore says, in `trainer_state.json`, what was spent and lost until then.
+`Trainer` only measures one call of `train`: if a training of a week is resumed from its last checkpoint, the reported
+time and loss are those of the last steps. Therefore every checkpoint has, in `trainer_state.json`, the time and the
+summed loss until then.
 """
 
 from __future__ import annotations

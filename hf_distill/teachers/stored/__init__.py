@@ -1,4 +1,4 @@
-"""Teachers whose signals were computed once and lie on disk, with the rows that they belong to.
+"""Stored teachers: signals that were computed once and are on disk, with their rows.
 
-Nothing here runs a model but `precompute`, which writes them.
+Only `precompute`, which writes them, runs a model.
 """

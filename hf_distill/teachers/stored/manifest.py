@@ -1,4 +1,4 @@
-"""`manifest.json`: what a folder of stored signals holds, and what decided it."""
+"""`manifest.json`: what a folder of stored signals contains, and the settings that it was made with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a teacher once over a data set and write what it computed."""
+"""Run a teacher once over a data set and write its signals to disk."""
 
 from __future__ import annotations
 
@@ -99,31 +99,35 @@ def precompute(
 ) -> Precomputed:
     """Write the signals that objectives need of a teacher, for every row of a data set.
 
-    A call that was killed is continued by the same call: shards that are what was written are kept, others made anew,
-    and the files are those of a call that was not killed. Rows of a shard run in batches of like length, where the
-    teacher is; one shard is held in memory. Several processes (`torchrun`) each make shards of their own, of the very
-    same bytes; any number of them may continue what another began.
+    If a call was killed, the same call continues it: intact shards are kept, the others are computed again, and the
+    files are the same as without the interruption. The rows of a shard run in batches of similar length on the
+    teacher's device; one shard is in memory. Several processes (`torchrun`) share the shards and write the same bytes;
+    the call may be continued with another number of processes.
 
     Args:
         dataset: Tokenized rows, or rows with a column of text. Labels and other numeric columns are kept.
-        teacher: A model, a source that runs one, a Hub id or a folder (which goes to the accelerator, if there is
-            one).
+        teacher: A model, a `TeacherSource` that runs one, a Hub id or a folder (whose model is moved to the
+            accelerator, if there is one).
         objectives: As for `DistillationTrainer`, or a `SignalRequest`.
         output_dir: Folder of the shards, of `manifest.json`, and of the teacher's configuration and tokenizer.
-        processing_class: The teacher's tokenizer; loaded where the teacher is an id.
-        num_student_layers: Depth of the student, which decides the teacher's layers in maps such as `uniform`.
-            Default: the teacher's own depth.
-        dtype: Type of the stored numbers.
-        top_k: Store only so many of the largest logits of each distribution, and the mass of the rest. Scores of
-            positions (start and end of an answer) are stored whole.
-        teacher_dtype: Arithmetic of the teacher, as for `LiveTeacher`.
-        batch_size: Rows of one forward pass.
-        shard_rows: Rows of one file.
-        text_column: Column to tokenize where there are no `input_ids`.
-        max_length: Longest row in tokens where text is tokenized.
+        processing_class: The teacher's tokenizer. Default: loaded, if the teacher is a Hub id or a folder.
+        num_student_layers: Number of the student's layers, which decides the teacher's layers in maps such as
+            `uniform`. Default: that of the teacher.
+        dtype: dtype of the stored numbers.
+        top_k: Store only this many of the largest logits of each distribution, and the logsumexp of the others. Logits
+            over positions (start and end of an answer) are always stored completely. Default: all logits.
+        teacher_dtype: dtype of the teacher, as for `LiveTeacher`.
+        batch_size: Number of rows in a forward pass.
+        shard_rows: Number of rows in a file.
+        text_column: Column to tokenize if there are no `input_ids`.
+        max_length: Largest number of tokens in a row, if text is tokenized.
+
+    Returns:
+        The folder, and how many rows and bytes were written.
 
     Raises:
-        ValueError: If a setting makes no sense, or `output_dir` was begun with others; the message says which differ.
+        ValueError: If a setting is not possible, or `output_dir` was begun with other settings; the message names
+            them.
         FolderInUseError: If another process writes there.
     """
     started = time.perf_counter()

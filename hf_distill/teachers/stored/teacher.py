@@ -40,14 +40,14 @@ SIGNALS = "stored signals"
 
 
 class StoredTeacher(TeacherSource):
-    """A teacher that ran once: a `TeacherSource` without a model.
+    """A teacher whose signals were stored by `precompute`: a `TeacherSource` without a model.
 
     `dataset` holds the rows to train on with the teacher's signals as further columns, memory-mapped. It may be
     shuffled, split and filtered like any data set, but its tokens must stay as they are.
 
     Attributes:
         folder: Where `precompute` wrote.
-        manifest: What was stored, and what decided it.
+        manifest: What was stored, and with which settings.
         config: The teacher's configuration.
         num_layers: Layers of the teacher.
         model_type: `config.model_type` of the teacher.
@@ -61,11 +61,11 @@ class StoredTeacher(TeacherSource):
 
         Args:
             folder: Where `precompute` wrote.
-            name: Begins the names of its columns; several teachers of the same rows need different ones.
+            name: Prefix of its columns; several teachers of the same rows need different ones.
 
         Raises:
-            FileNotFoundError: If the folder is none that `precompute` wrote.
-            ValueError: If it is not complete, or a shard is not what was written.
+            FileNotFoundError: If the folder was not written by `precompute`.
+            ValueError: If it is not complete, or a shard is damaged.
         """
         self.folder = str(folder)
         self.manifest = read_manifest(folder)

@@ -1,7 +1,7 @@
-"""Measures how far student and teacher agree on held-out rows, in the signals that the student is to learn.
+"""Measures how far student and teacher agree on held-out rows, in the signals of the training's objectives.
 
-Nothing is run for it: what is compared are the signals that the objectives of the training see in any case. Every
-batch gives sums, and sums of all batches and processes give the numbers, so that no size of a batch changes them.
+No extra pass is needed: the signals are those that the objectives use anyway. Every batch gives sums, and the sums of
+all batches and processes give the result, so it does not depend on the batch size.
 
 Shape legend: B rows, T padded length, N = B x T tokens, C classes, D width of the student, E of the teacher.
 """

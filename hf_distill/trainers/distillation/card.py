@@ -1,4 +1,4 @@
-"""The facts on a model card that a trainer, or a model alone, can tell."""
+"""The facts for a model card that a trainer, or a model alone, has."""
 
 from __future__ import annotations
 

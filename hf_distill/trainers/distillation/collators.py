@@ -1,4 +1,4 @@
-"""Makes batches of rows: tokens are padded, or masked, and the labels are those that the student's head wants.
+"""Makes batches of rows: pads or masks tokens, and gives the labels the form that the student's head needs.
 
 Shape legend: B rows, T padded length, C outputs of the head.
 """

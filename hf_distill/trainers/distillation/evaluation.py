@@ -1,8 +1,7 @@
 """The measures of an evaluation: exact means of loss terms, agreement with the teacher, and the score of a task.
 
-Everything that an evaluation finds is in the metrics that `evaluate` returns, so that `metric_for_best_model` and
-early stopping may go by it. An evaluation draws no random number: a run that is watched ends with the very weights of
-one that is not.
+All measures are in the metrics that `evaluate` returns, so that `metric_for_best_model` and early stopping can use
+them. An evaluation uses no random numbers, so a run with evaluations ends with the same weights as one without.
 """
 
 from __future__ import annotations

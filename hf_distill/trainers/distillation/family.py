@@ -1,9 +1,9 @@
-"""A family: several students learn in one pass of one teacher.
+"""A family: several students are trained together and share the forward passes of one teacher.
 
 Every student has an ordinary trainer, with objectives, optimizer, callbacks, checkpoints and card of its own. The
-trainings run in threads, one at a time: a training gives way whenever it asks the teacher, and the one that is
-furthest behind goes on. What the teacher said last is kept, so that the other students get it without another pass.
-Every training keeps random numbers of its own, so that its student ends with the weights of a training alone.
+trainings run in threads, one at a time: whenever a training needs the teacher, the training that is furthest behind
+continues. The teacher's signals of the last batch are kept, so that the other students get them without another pass.
+Every training has its own random state, so that its student has the same weights as after a separate training.
 """
 
 from __future__ import annotations
@@ -52,23 +52,25 @@ def train_family(
     """Train several students in one pass of their teacher, which runs once for a batch.
 
     Each student ends with the weights, log, checkpoints and best model of its trainer's own `train`, bit for bit:
-    every training begins with the random numbers of its seed, as after the trainer was made. Objectives, learning
-    rates, evaluations, lengths and callbacks may differ; a student that stops early leaves the others as they are. One
-    that fails ends the family. Students that resume from different steps first run alone until they meet.
+    every training begins with the random state of its seed, as after the trainer was made. Objectives, learning rates,
+    evaluations, numbers of steps and callbacks may differ. A student that stops early does not affect the others; if
+    one fails, the family ends. If students resume from different steps, those that are behind first train alone.
 
-    Several teachers are shared one by one. A stored teacher runs for nobody: students with stored teachers alone are
-    trained one after the other.
+    Each of several teachers is shared. A stored teacher has no passes to share: if all teachers are stored, the
+    students are trained one after the other.
 
     Args:
-        trainers: One a student, made with the same teacher, tokenizer and rows, and with an `output_dir` of its own.
-        resume_from_checkpoint: "last" or `True` as in `DistillationTrainer.train`, for every student from its own.
+        trainers: One trainer for each student, with the same teacher, tokenizer and rows, and each with its own
+            `output_dir`.
+        resume_from_checkpoint: "last" or `True`, as in `DistillationTrainer.train`: every student resumes from its own
+            checkpoint.
 
     Returns:
         What every `train` returned, in order.
 
     Raises:
-        ValueError: If the trainers do not share teacher, tokenizer, labels or batches, or what they have is not
-            supported in one process.
+        ValueError: If the trainers do not share teacher, tokenizer, labels or batches, or have a setting that is not
+            supported in a family.
     """
     if str(resume_from_checkpoint).lower() not in ("none", "false", "true", LAST_CHECKPOINT):
         raise ValueError(

@@ -1,6 +1,6 @@
-"""The fit that projections and a new dense layer of the student begin with: a regression on a few batches.
+"""Fits projections and a new dense layer of the student before the first update: a regression on a few batches.
 
-From random weights the first hundred updates would pull the student towards a target that means nothing.
+With random weights the first hundred updates would move the student towards a meaningless target.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The model that is trained: a student with its losses around it, nothing added to it.
+"""The model that is trained: a module with the student and its losses; nothing is added to the student itself.
 
-The losses are computed inside `forward`, so that DDP, FSDP, autocast and compile see them; what is returned is the
-loss, the detached terms and, where asked for, the student's logits.
+The losses are computed inside `forward`, so that DDP, FSDP, autocast and compile include them. It returns the loss,
+the detached terms and, if they are needed, the student's logits.
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ from .trainer import DistillationTrainer
 class MultiTeacherTrainer(DistillationTrainer):
     """A `DistillationTrainer` with several teachers.
 
-    Objectives on logits learn from what the teachers say together (`MultiTeacherArguments.combine`). An objective with
-    `teacher` learns from that one alone, which is how layers are matched; with the rule `route` and teachers of one
-    shape, layers too come from the teacher of each row. With one teacher it is a `DistillationTrainer`.
+    Objectives on logits learn from the combined logits of all teachers (`MultiTeacherArguments.combine`). An objective
+    with the setting `teacher` learns from that teacher alone; objectives on layers need it. With the rule `route` and
+    teachers of the same shape, every row has one teacher, for layers too. With one teacher it is a
+    `DistillationTrainer`.
     """
 
     arguments_class: ClassVar[type[DistillationArguments]] = MultiTeacherArguments
@@ -40,15 +41,15 @@ class MultiTeacherTrainer(DistillationTrainer):
     ) -> None:
         """Prepare student and teachers; nothing is trained yet.
 
-        The places of the arguments are those of `Trainer`, as for `DistillationTrainer`.
+        Positional arguments are those of `Trainer` in its order, as for `DistillationTrainer`.
 
         Args:
             model: The student: a model, a Hub id or a folder.
             args: `MultiTeacherArguments`.
             data_collator: As in `DistillationTrainer`.
             teacher_models: Overrides `args.teacher_models`: models, Hub ids, folders (of models, or that `precompute`
-                wrote) or sources of signals, such as those of `adapter_teachers`. All read the same tokens, or, with
-                `args.align_tokenizers`, each those of its own tokenizer.
+                wrote) or `TeacherSource` objects, such as those of `adapter_teachers`. All read the same tokens, or,
+                with `args.align_tokenizers`, each reads the text with its own tokenizer.
             objectives: As for `DistillationTrainer`. Default: `logits`, or `relation` if there is one teacher.
             kwargs: Whatever else `DistillationTrainer` takes. All models read with `processing_class`;
                 `teacher_processing_class` may be a list with the tokenizer of each teacher.

@@ -1,4 +1,4 @@
-"""Optimizers of parameters that a trainer adds to the model that it was given: projections, heads, adapters."""
+"""Optimizer settings of the parameters that a trainer adds to the given model: projections, heads, adapters."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Reads the rows of a trainer: finds out their kind, tokenizes them, and checks their lengths and classes.
+"""Reads the rows of a trainer: recognises their kind, tokenizes them, and checks their lengths and classes.
 
-One `RowReader` answers for the rows of training, of `evaluate` and of `predict` alike.
+The same `RowReader` reads the rows of training, `evaluate` and `predict`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The score of a student on a task while it is distilled: the curve over the steps (Contextualized Corpus, Figure 2).
 
-Where the training reaches the student's head and the head is the task's, the student is scored as it is. Otherwise the
-head is noise, and a linear probe says how much of the task can be read from what is trained: ridge regression from the
-mean of the tokens' hidden states, in closed form and without random numbers, fitted anew in every evaluation.
+If the training reaches the student's head and the head belongs to the task, the head is scored. Otherwise the head is
+noise, and a linear probe is scored: ridge regression from the mean of the tokens' hidden states, in closed form and
+without random numbers, fitted again in every evaluation.
 
-A student that learns vectors of texts is scored by their cosines: on pairs of texts, or on retrieval. A reranker is
-scored by the order into which it puts the documents that BM25 finds.
+A sentence encoder is scored by the cosines of its vectors, on pairs of texts or on retrieval. A reranker is scored by
+the order in which it puts the documents that BM25 finds.
 """
 
 from __future__ import annotations

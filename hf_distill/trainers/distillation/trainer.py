@@ -62,9 +62,9 @@ logger = logging.get_logger(__name__)
 class DistillationTrainer(BaseTrainer):
     """Train a student on what a teacher computes.
 
-    A drop-in `Trainer` for encoders (and decoders) of any supported architecture. Not the class of the same name in
-    `trl`, which distils the generations of decoders: this one matches relations, features and logits on plain text.
-    Without a teacher and objectives it behaves exactly like `Trainer`.
+    A drop-in `Trainer` for encoders (and decoders) of any supported architecture. It compares relations, features and
+    logits on plain text; the class of the same name in `trl` distils decoders on the text that they generate. Without
+    a teacher and objectives it behaves exactly like `Trainer`.
     """
 
     # What plain arguments are filled up to where something is distilled.
@@ -110,18 +110,19 @@ class DistillationTrainer(BaseTrainer):
         """Prepare both models; nothing is trained yet.
 
         Positional arguments are those of `Trainer` in its order; the arguments of a distillation are given by name.
-        A teacher may also stand in second place, before the arguments of the training:
-        `DistillationTrainer(student, teacher, args)`.
+        The teacher may also be the second positional argument, before `args`: `DistillationTrainer(student, teacher,
+        args)`.
 
         Args:
-            model: The student: a model, a Hub id or a folder; `trainer.model` of another distillation stands for its
-                student.
-            args: `DistillationArguments`, or plain `TrainingArguments`, whose values count as chosen; the settings
-                of the distillation then have their defaults.
-            data_collator: Makes batches of rows.
-            train_dataset: Tokenized rows, or rows with a text column, which are tokenized with `processing_class`;
-                by default those of a stored teacher.
-            eval_dataset: Likewise; may be a dict of data sets. Default: the evaluation text of `eval_task`.
+            model: The student: a model, a Hub id or a folder. `trainer.model` of another distillation is unwrapped to
+                its student.
+            args: `DistillationArguments`, or plain `TrainingArguments`: all their values count as given, and the
+                settings of the distillation have their defaults.
+            data_collator: Makes a batch of rows. Default: a collator that pads.
+            train_dataset: Tokenized rows, or rows with a text column, which are tokenized with `processing_class`.
+                Default: the rows of a stored teacher.
+            eval_dataset: Held-out rows of the same kind, or a dict of data sets. Default: the evaluation rows of
+                `eval_task`.
             processing_class: The tokenizer of both models.
             model_init: Makes the student instead of `model`.
             compute_loss_func: As in `Trainer`.
@@ -132,16 +133,17 @@ class DistillationTrainer(BaseTrainer):
             preprocess_logits_for_metrics: As in `Trainer`.
             teacher_model: The teacher: a model, a Hub id, a folder, a folder that `precompute` wrote, or a
                 `TeacherSource`.
-            objectives: Overrides `args.objectives`; may hold objects (see `build_objectives`).
-            eval_task: A task that the student is scored on in every evaluation; overrides `args.eval_task`.
-            teacher_processing_class: The teacher's own tokenizer, to be compared, or to read with where
-                `args.align_tokenizers` is set; loaded where the teacher is an id.
+            objectives: Overrides `args.objectives`; may contain `Objective` objects (see `build_objectives`).
+            eval_task: A loaded task on which the student is scored in every evaluation; overrides `args.eval_task`.
+            teacher_processing_class: The teacher's own tokenizer. It is compared with the student's, or with
+                `args.align_tokenizers` the teacher reads text with it. Default: loaded, if the teacher is a Hub id or
+                a folder.
             peft_config: Train an adapter on the student instead of all its weights.
 
         Raises:
             TypeError: If `args` is neither training arguments nor a teacher, or there are two teachers.
             ValueError: If teacher, student, tokenizer, objectives and data do not fit each other; the message names
-                both sides and the ways out.
+                what differs and what to do.
         """
         args, data_collator, teacher_model = sorted_by_kind(args, data_collator, teacher_model, "teacher_model")
         items = objectives if objectives is not None else getattr(args, "objectives", None)
@@ -402,7 +404,7 @@ class DistillationTrainer(BaseTrainer):
     # ---- A step ----
 
     def _trained_parts(self) -> list[nn.Module]:
-        """The student, and what makes one vector of a text: projections alone are nothing to train."""
+        """The modules that must have something to train: the student, and the pooling head of a sentence encoder."""
         head = self.model.sentence_head
         return [self.student] if head is None else [self.student, head]
 

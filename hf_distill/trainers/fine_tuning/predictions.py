@@ -1,4 +1,4 @@
-"""What a classifier says about texts, as records for readers.
+"""The predictions of a classifier for texts, as records with labels and probabilities.
 
 Shape legend: B rows, C outputs of the head.
 """

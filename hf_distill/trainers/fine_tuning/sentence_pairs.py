@@ -1,4 +1,4 @@
-"""Fine-tune a sentence encoder on pairs of texts with scores: the cosines of its vectors learn their order (CoSENT).
+"""Fine-tunes a sentence encoder on scored pairs, so that its cosines have the order of the scores (CoSENT).
 
 Shape legend: B pairs, T padded length, D numbers of a vector.
 """

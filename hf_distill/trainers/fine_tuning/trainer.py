@@ -57,10 +57,10 @@ class Scores(dict[str, dict[str, float]]):
     """Evaluation split -> metric -> value.
 
     Attributes:
-        constants: Evaluation split -> the only label that the model predicts there, whatever the text says; splits on
-            which it predicts several are absent.
-        thresholds: Evaluation split -> for every label the probability from which on it is best given, where a row
-            has several labels.
+        constants: Evaluation split -> the label that the model predicts for all rows. A split on which it predicts
+            several labels is not in it.
+        thresholds: Several labels a row: evaluation split -> for every label, the probability threshold with the best
+            F1.
     """
 
     def __init__(self) -> None:
@@ -220,12 +220,15 @@ def finetune(
         model: A model with a head of `task.spec.num_labels` outputs, possibly wrapped by `add_lora`.
         task: The rows.
         tokenizer: The model's tokenizer.
-        args: `FineTuningArguments` (the task's defaults fill what is unset) or plain `TrainingArguments`.
+        args: `FineTuningArguments` (unset values are those of the task) or plain `TrainingArguments`.
             `resume_from_checkpoint="last"` continues from the latest checkpoint in `output_dir`.
-        max_length: Tokens per row; `None` takes the task's default.
-        doc_stride: Tokens that two windows of a context share; `None` takes the task's default.
+        max_length: Largest number of tokens in a row. Default: the task's.
+        doc_stride: Question answering: tokens by which two windows of a context overlap. Default: the task's.
         callbacks: Further callbacks of the trainer.
-        save: Write model and tokenizer to `output_dir`.
+        save: Whether to write model and tokenizer to `output_dir`.
+
+    Returns:
+        The trained model with its scores.
 
     Raises:
         ValueError: If head, labels or lengths do not fit.
@@ -298,16 +301,16 @@ def evaluate_model(
     doc_stride: int | None = None,
     name: str = "the model",
 ) -> Scores:
-    """Score a model on every evaluation split that was loaded, its labels matched to the task's by name.
+    """Score a model on every loaded evaluation split, without training it; labels are matched by name.
 
     Args:
         model: A model with the task's kind of head.
         task: The rows.
         tokenizer: The model's tokenizer.
-        args: Batch size, device, precision; `None` takes the defaults.
-        max_length: Tokens per row; `None` takes the task's default.
-        doc_stride: Tokens that two windows of a context share; `None` takes the task's default.
-        name: What the model is, for messages.
+        args: Batch size, device and precision. Default: those of `FineTuningArguments`.
+        max_length: Largest number of tokens in a row. Default: the task's.
+        doc_stride: Question answering: tokens by which two windows of a context overlap. Default: the task's.
+        name: What to call the model in messages.
 
     Returns:
         Evaluation split -> metric -> value (fractions), with `loss`.

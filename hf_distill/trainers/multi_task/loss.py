@@ -1,7 +1,7 @@
 """The loss of a micro-batch of one task among many, computed inside the trained module.
 
-DDP, autocast and checkpoints must see what trains beside the model (learnt weights of tasks), so a module around the
-model holds it; a saved model is without it.
+DDP, autocast and checkpoints must include the parameters that are trained beside the model (learnt weights of tasks),
+so a module around the model has them; the saved model does not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One encoder under the heads of many tasks.
+"""One encoder with the heads of many tasks.
 
 Each head is that of the transformers model for its kind of task (`AutoModelFor...`), without an encoder of its own, so
 that encoder and head can be saved as a plain model at any time.

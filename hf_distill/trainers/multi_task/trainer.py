@@ -1,7 +1,7 @@
 """`MTLTrainer`: one encoder fine-tuned on many tasks at once (Muppet; the teacher of MITKD).
 
-Every micro-batch is of one task, an update of several. Each task is scored by its own metrics; the mean of the
-headline metrics chooses the best checkpoint.
+Every micro-batch has rows of one task; an update has several micro-batches. Each task is scored by its own metrics;
+the mean of the headline metrics chooses the best checkpoint.
 """
 
 from __future__ import annotations
@@ -98,23 +98,23 @@ class MTLTrainer(BaseTrainer):
     ) -> None:
         """Make the trainer.
 
-        The places of the arguments are those of `Trainer`; what is ours comes by its name. Data sets, collator,
-        `model_init` and what computes losses and scores are refused: the tasks bring their rows, heads, losses and
-        metrics.
+        Positional arguments are those of `Trainer` in its order; further arguments are given by name. Data sets,
+        collator, `model_init`, loss and metric functions are refused, because rows, heads, losses and metrics come
+        from the tasks.
 
         Args:
-            model: Hub id, folder, encoder, or a model that has its heads already.
+            model: The encoder, its Hub id or folder, or a model with the heads of all tasks (of another `MTLTrainer`).
             args: Settings of the training: `MTLArguments`.
             processing_class: The model's tokenizer.
             callbacks: As in `Trainer`.
             optimizers: As in `Trainer`.
             optimizer_cls_and_kwargs: As in `Trainer`.
             tasks: The tasks with their rows; those without a training split are only scored.
-            task_teachers: Task -> a teacher or several: models, ids, folders, stored teachers, sources of signals.
-                A task with a stored teacher is trained on the rows that were stored.
-            lora: LoRA for the encoder, if it has a rank.
-            max_length: Tokens per row; `None` takes each task's own.
-            doc_stride: Tokens that two windows of a context share; `None` takes the task's.
+            task_teachers: Task -> one teacher or several: models, Hub ids, folders, stored teachers, `TeacherSource`
+                objects. A task with a stored teacher is trained on the stored rows.
+            lora: LoRA for the encoder, if its `lora_r` is set.
+            max_length: Largest number of tokens in a row. Default: each task's own.
+            doc_stride: Question answering: tokens by which two windows of a context overlap. Default: the task's.
 
         Raises:
             TypeError: If `args` are no training arguments.
