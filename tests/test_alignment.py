@@ -87,8 +87,8 @@ def test_what_is_cut_is_counted_on_each_side(tiny_tokenizer, characters, caplog)
     rows = datasets.Dataset.from_dict({"text": ["good film", "a cat", "a dog runs to the river"]})
     tokenize_aligned(rows, tiny_tokenizer, [TokenColumns("other_", characters)], max_length=7)
     assert [message.partition(";")[0] for message in caplog.messages] == [
-        "1 of 3 rows fill all 7 tokens that are read of one",
-        "2 of 3 rows, as a teacher reads them, fill all 7 tokens that are read of one",
+        "1 of 3 rows have 7 tokens or more",
+        "2 of 3 rows, as a teacher reads them, have 7 tokens or more",
     ]
     caplog.clear()
     rows = datasets.Dataset.from_dict({"text": ["a", "a"], "candidates": [["cat", "good film"], ["a", "dog"]]})

@@ -112,7 +112,7 @@ def find_task_folder(spec: RowsSpec, data_dir: str | Path, flag: str = "--data_d
         if any(source_files(folder, spec, source) for source in parts):
             return folder
     raise FileNotFoundError(
-        f"No split of task {spec.name!r} lies in {str(root)!r} (looked in {[str(item) for item in candidates]}). "
+        f"No split of task {spec.name!r} is in {str(root)!r} (looked in {[str(item) for item in candidates]}). "
         f"Needed are files such as {wanted[0]}.parquet and {wanted[1]}.jsonl ({', '.join(READERS)}); "
         f"found: {listing(root)}. `--evaluation_splits` names other splits."
     )

@@ -139,7 +139,7 @@ class BaseTrainer(Trainer):
         folder = str(self.args.output_dir)
         check_apart(folder, self.input_folders())
         if not self.is_stock and is_stored_teacher(folder):
-            raise ValueError(f"`--output_dir` {folder!r} holds a stored teacher, which a student would spoil.")
+            raise ValueError(f"`--output_dir` {folder!r} holds a stored teacher, which a student would overwrite.")
         if self.args.device.type == "cuda" and not self.is_stock:
             self._advise_arithmetic()
         self._begin_run()

@@ -145,4 +145,4 @@ def test_what_is_no_zero_shot_teacher_is_named(nli, tmp_path, tiny_teacher, tiny
 def test_texts_that_are_too_long_for_the_teacher_are_counted(nli, tmp_path, caplog):
     (tmp_path / "texts.txt").write_text("\n".join([*TEXTS, "the dog runs by the river " * 20]))
     store(nli, tmp_path, max_length=64)
-    assert "1 of 5 texts fill all 64 tokens that are read of one; what goes beyond is cut off (so many" in caplog.text
+    assert "1 of 5 texts have 64 tokens or more; longer ones are cut off (so many" in caplog.text

@@ -251,8 +251,7 @@ def test_what_is_cut_is_counted_on_both_sides(tiny_tokenizer, caplog):
     assert not caplog.messages
     tokens(tiny_tokenizer, ["the cat sees", "bird"], source=7, target=2)
     assert caplog.messages == [
-        f"1 of 1 {side}s fill all {length} tokens that are read of one; what goes beyond is cut off "
-        f"(`--max_{side}_length`)."
+        f"1 of 1 {side}s have {length} tokens or more; longer ones are cut off (`--max_{side}_length`)."
         for side, length in (("source", 7), ("target", 2))
     ]
 

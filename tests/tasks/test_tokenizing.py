@@ -73,7 +73,7 @@ def test_what_is_cut_is_counted_and_said(tiny_tokenizer, caplog):
     tokenize_text(lists, tiny_tokenizer, max_length=7)
     said = [message for message in caplog.messages if "cut off" in message]
     assert said == [
-        f"{rows} fill all {length} tokens that are read of one; what goes beyond is cut off (`--max_length`)."
+        f"{rows} have {length} tokens or more; longer ones are cut off (`--max_length`)."
         for rows, length in (("1 of 2 rows of task 'glue/rte'", 9), ("2 of 3 rows", 5), ("1 of 2 rows", 7))
     ]
 

@@ -76,7 +76,7 @@ def _fill(writer: _Writer, analyzer: Analyzer, read: Read, num_texts: int, num_p
     if not bounds:
         return
     if writer.num_texts:
-        logger.info(f"Going on after {writer.num_texts:,} of {num_texts:,} texts in {str(writer.folder)!r}.")
+        logger.info(f"Continuing after {writer.num_texts:,} of {num_texts:,} texts in {str(writer.folder)!r}.")
     forks = sys.platform == "linux"
     processes = min(len(bounds), num_proc or (available_cores() if forks else 1))
     with tqdm(total=num_texts, initial=writer.num_texts, desc="Text to terms", unit=" rows", unit_scale=True) as bar:

@@ -51,7 +51,7 @@ def score_words(spec: TaskSpec, rows: Dataset, tokens: Dataset, outputs: np.ndar
     lost = sum(map(len, gold)) - found
     if lost:
         logger.warning(
-            f"Task {spec.name!r}: {lost} of {lost + found} words lie behind `--max_length` and count as "
+            f"Task {spec.name!r}: {lost} of {lost + found} words are after `--max_length` and count as "
             f"{names[unseen]!r}."
         )
     shown = [[tag >= 0 for tag in tags] for tags in gold]

@@ -143,8 +143,7 @@ def say_cut(at_limit: int, rows: int, max_length: int, what: str = "rows", becau
     """
     if at_limit:
         logger.warning(
-            f"{at_limit:,} of {rows:,} {what} fill all {max_length} tokens that are read of one; what goes beyond is "
-            f"cut off ({because})."
+            f"{at_limit:,} of {rows:,} {what} have {max_length} tokens or more; longer ones are cut off ({because})."
         )
 
 

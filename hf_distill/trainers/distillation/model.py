@@ -213,9 +213,9 @@ class DistillationModel(PreTrainedModel):
         reads_head = any(cast(Objective, one).student_request.logits for one in self.objectives.values())
         if self._capture.has_head and not reads_head:
             logger.warning_once(
-                f"The head of {type(self.student).__name__} stays untrained: {', '.join(self.objectives)} "
-                "read nothing of its outputs. Add an objective that does (`logits`, `labels`), or adapt the student "
-                "to the task afterwards (`hf-distill adapt`)."
+                f"The head of {type(self.student).__name__} stays untrained, because its outputs are not used by "
+                f"{', '.join(self.objectives)}. Add an objective that uses them (`logits`, `labels`), or fine-tune the "
+                "student on the task afterwards (`hf-distill adapt`)."
             )
 
     def describe(self) -> dict[str, dict[str, Any]]:
