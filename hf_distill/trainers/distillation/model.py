@@ -214,8 +214,8 @@ class DistillationModel(PreTrainedModel):
         if self._capture.has_head and not reads_head:
             logger.warning_once(
                 f"The head of {type(self.student).__name__} stays untrained, because its outputs are not used by "
-                f"{', '.join(self.objectives)}. Add an objective that uses them (`logits`, `labels`), or fine-tune the "
-                "student on the task afterwards (`hf-distill adapt`)."
+                f"{', '.join(self.objectives)}. Add an objective that uses them (`logits`, `labels`), or fine-tune "
+                "the student on the task afterwards (`hf-distill adapt`)."
             )
 
     def describe(self) -> dict[str, dict[str, Any]]:
