@@ -1,4 +1,4 @@
-"""Dropout of a model that exists already."""
+"""Sets the dropout of an existing model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ OWN_SHARES = "_hf_distill_own_shares"
 
 
 def set_dropout(model: nn.Module, share: float | None) -> None:
-    """Let a model drop this share of its states while it is trained; its configuration keeps the share it has.
+    """Set the dropout probability of a model's modules; its configuration is not changed.
 
     Args:
         model: The model; its modules are changed.
-        share: From 0 (nothing is dropped) to below 1; `None` gives every module the share back that it had.
+        share: The probability, from 0 (no dropout) to below 1; `None` restores the former one of every module.
     """
     for module in model.modules():
         names = ["p"] if isinstance(module, nn.Dropout) else SHARES

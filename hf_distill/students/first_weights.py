@@ -61,12 +61,12 @@ class FirstWeights:
     Attributes:
         layers: Teacher layer (1-based) of every student layer.
         energy: Share of the energy (sum of squares) of the teacher's hidden dimensions that the kept ones have.
-        explained: Share of the variance of the teacher's states, in the kept dimensions, that the states of every
-            student layer explain on texts that no fit has seen; empty without text.
-        refitted: Whether its matrices were refitted on the texts, or its dimensions chosen on them alone.
-        texts: Texts that were read.
-        tokens: Tokens of these.
-        seconds: Time that it took.
+        explained: For every student layer, the share of the variance of the teacher's hidden states (in the kept
+            dimensions) that the student's states explain, on texts that were held out of the fits; empty without text.
+        refitted: Whether its matrices were refitted on the texts; otherwise only its dimensions were chosen by them.
+        texts: Number of texts that were read.
+        tokens: Number of their tokens.
+        seconds: Seconds that it took.
     """
 
     layers: tuple[int, ...]
@@ -100,18 +100,18 @@ def give_first_weights(
     max_length: int = 128,
     max_tokens: int = CALIBRATION_TOKENS,
 ) -> FirstWeights:
-    """Cut a student out of its teacher and, where there are texts, refit it.
+    """Cut a student out of its teacher and, if there are texts, refit it.
 
     Args:
-        teacher: The teacher; put into evaluation mode meanwhile.
-        student: A model of any weights; changed in place.
+        teacher: The teacher; it is in evaluation mode during the call.
+        student: A model with any weights; changed in place.
         layers: Teacher layer (1-based) of every student layer.
-        texts: Calibration text, the first `max_tokens` tokens of it: texts, pairs of texts where the student will
-            read pairs, or rows of tokens. Without any the student is cut only, by the sizes of the weights.
-        tokenizer: The tokenizer of both.
-        max_length: Longest text, or pair, in tokens, where both have positions for so many; the rest is cut off. Rows
-            of tokens are read as they are.
-        max_tokens: How many tokens are read: the memory and the time that it takes grow with them.
+        texts: Calibration text, of which the first `max_tokens` tokens are read: texts, pairs of texts if the student
+            will read pairs, or rows of tokens. Without text the student is only cut, by the sizes of the weights.
+        tokenizer: The tokenizer of both models.
+        max_length: Largest number of tokens in a text or pair, if both models have so many positions; the rest is
+            truncated. Rows of tokens are read as they are.
+        max_tokens: Largest number of tokens that are read; memory and time grow with it.
 
     Raises:
         ValueError: If the student cannot be cut out of this teacher.
@@ -173,7 +173,7 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 
 def first_weights_of(student: PreTrainedModel) -> FirstWeights | None:
-    """Return what a student of this process took from its teacher; `None` if it took nothing, or was loaded."""
+    """Return what a student took from its teacher; `None` if it took nothing, or was not made in this process."""
     return CUT_STUDENTS.get(student)
 
 
@@ -258,8 +258,8 @@ def importance_on_texts(
         batches: The texts.
 
     Returns:
-        The energy of every hidden dimension, as a share of its layer's and summed over the layers, and the mean size
-        of every neuron's answer.
+        The energy (sum of squares) of every hidden dimension, as a share of its layer's and summed over the layers,
+        and the mean absolute activation of every neuron.
     """
     found = describe_architecture(teacher)
     layers = range(1, found.num_layers + 1)

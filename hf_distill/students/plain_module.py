@@ -15,9 +15,9 @@ class ModuleConfig(PreTrainedConfig):
     """The configuration of a wrapped module: the facts about it that a trainer needs.
 
     Attributes:
-        vocab_size: Token ids that it takes.
-        hidden_size: Width of its hidden states, if it shows any.
-        num_hidden_layers: Hidden states that it shows besides the embeddings; 0 if none.
+        vocab_size: Number of token ids that it accepts.
+        hidden_size: Width of its hidden states, if it returns any.
+        num_hidden_layers: Number of hidden states that it returns in addition to the embeddings; 0 if none.
     """
 
     model_type = "module"
@@ -80,14 +80,15 @@ def as_student(
     hidden_size: int = 0,
     num_hidden_layers: int = 0,
 ) -> ModuleStudent:
-    """Make a model for a trainer out of any module.
+    """Wrap any module as a student for a trainer.
 
     Args:
-        module: Called as `module(input_ids, attention_mask)`.
-        teacher: Gives vocabulary, label names and kind of problem.
-        vocab_size: Token ids that the module takes, where there is no teacher to say it.
-        hidden_size: Width of the hidden states it shows.
-        num_hidden_layers: How many it shows besides the embeddings.
+        module: A module that is called as `module(input_ids, attention_mask)`. It returns logits, or a mapping with
+            `logits` and `hidden_states` (embeddings first, then one per layer).
+        teacher: Its vocabulary size, label names and `problem_type` are taken over.
+        vocab_size: Number of token ids that the module accepts, if no teacher is given.
+        hidden_size: Width of the hidden states that it returns.
+        num_hidden_layers: Number of hidden states that it returns in addition to the embeddings.
 
     Raises:
         ValueError: If neither a teacher nor the size of the vocabulary is given.

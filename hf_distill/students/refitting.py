@@ -68,7 +68,7 @@ def refit(
 ) -> None:
     """Fit every matrix of the student to the teacher's signals; in place.
 
-    On the given texts, no fit leaves the signal that it is for further from the teacher's than it was.
+    On the given texts, no fit makes the error of its signal larger than it was.
 
     Args:
         teacher: The teacher, in evaluation mode.

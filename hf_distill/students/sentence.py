@@ -92,16 +92,17 @@ class SentenceHead(nn.Module):
     """Turns the last hidden states of a text into its vector.
 
     Attributes:
-        pooling: How tokens become a vector; of several modes the vectors stand side by side.
+        pooling: The pooling mode, or several, whose vectors are concatenated.
         steps: Dense layers and normalisations, in order.
-        prompts: Text put before a text, by its name.
-        default_prompt: The name of the one that is used where none is named.
-        max_length: Tokens at which texts are cut; `None` where the tokenizer decides.
+        prompts: Prompts, by their names; a prompt is put before every text.
+        default_prompt: The name of the prompt that is used if none is named.
+        max_length: Number of tokens at which texts are truncated; `None`: that of the tokenizer.
         include_prompt: Whether the tokens of a prompt are pooled too.
-        similarity: Name of the similarity that the vectors are compared by; `None` is the cosine.
-        truncate_dim: How many of the last step's numbers the vector has; `None` is all.
-        dense_is_new: Whether a dense layer was made for a student, with weights that mean nothing yet.
-        not_pooled: Tokens at the beginning of every text that are not pooled now: those of a prompt (`leave_out`).
+        similarity: Name of the similarity by which vectors are compared; `None` is the cosine.
+        truncate_dim: Number of first dimensions of the vector that are kept; `None` is all.
+        dense_is_new: Whether a dense layer was made for a student, with random weights.
+        not_pooled: Number of tokens at the beginning of every text that are not pooled: those of a prompt
+            (`leave_out`).
     """
 
     dense_is_new = False
@@ -452,7 +453,7 @@ def as_encoder(given: Any) -> tuple[Any, SentenceHead | None]:
 
 
 def keep_activation(student: Any, teachers: Iterable[Any]) -> None:
-    """Let `CrossEncoder` put behind the scores of a student what it puts behind its teacher's.
+    """Give a student the activation function that `CrossEncoder` applies to its teacher's scores.
 
     Args:
         student: A model with one score; only its configuration changes.

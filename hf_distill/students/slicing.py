@@ -30,8 +30,8 @@ class Importance:
     """The importance of each dimension of a teacher.
 
     Attributes:
-        hidden: Energy of every hidden dimension, (H,).
-        feed_forward: Layer (1-based) -> mean size of every neuron's answer, (F,); empty where no text was read.
+        hidden: Energy (sum of squares) of every hidden dimension, (H,).
+        feed_forward: Layer (1-based) -> mean absolute activation of every neuron, (F,); empty if no text was read.
     """
 
     hidden: Tensor
@@ -129,16 +129,16 @@ def choose_cut(
 ) -> Cut:
     """Choose what a student keeps of its teacher.
 
-    Hidden dimensions are those with the largest energy. Inside heads, every group of neighbouring dimensions keeps
-    its share, so that the relation heads of teacher and student stay aligned; with rotary positions the kept pairs are
-    spread evenly over the frequencies, which are the student's own frequencies then. Neurons count by their answers
-    times the length of their outgoing weights.
+    The kept hidden dimensions are those with the largest energy. Inside heads, every group of neighbouring dimensions
+    keeps its share, so that the relation heads of teacher and student stay aligned; with rotary positions the kept
+    pairs are spread evenly over the frequencies, which are then the student's own frequencies. The importance of a
+    neuron is its mean absolute activation times the norm of its outgoing weights.
 
     Args:
         teacher: The teacher.
         student: A model that `check_can_be_cut` accepts; its weights are not read.
         layers: Teacher layer (1-based) of every student layer.
-        importance: How much dimensions count.
+        importance: The importance of the dimensions.
         axes: The axes of the weights of the teacher's base model.
     """
     big, small = describe_architecture(teacher), describe_architecture(student)
@@ -185,10 +185,10 @@ def take_weights(
     layers: Sequence[int],
     part: Callable[[str, Tensor, int], Tensor],
 ) -> None:
-    """Give a student what it takes of every weight of a teacher of the same class; in place.
+    """Copy a part of every weight of a teacher of the same class to a student; in place.
 
-    A tensor that one side has alone, or in another shape, stays as it was drawn: ModernBERT's first layer, for one,
-    has no norm. Tables share their first rows.
+    A tensor that only one of the models has, or that has another shape, keeps its random values: for example,
+    ModernBERT's first layer has no norm. Embedding tables share their first rows.
 
     Args:
         teacher: The teacher.

@@ -66,14 +66,14 @@ def unless_stock(method: Method) -> Method:
 
 
 class BaseTrainer(Trainer):
-    """A `Trainer` that leaves whole checkpoints and finite weights, and nothing else.
+    """A `Trainer` that writes only complete checkpoints and finite weights.
 
-    `train(resume_from_checkpoint="last")`, and `True`, stand for the last whole checkpoint of the output folder; one
-    that is not whole is stepped over with a line. Checkpoints that a plain `Trainer` wrote are taken if their files
-    can be read. While it trains, no other process can write to the output folder.
+    `train(resume_from_checkpoint="last")`, and `True`, resume from the last complete checkpoint of the output folder;
+    incomplete ones are skipped with a message. Checkpoints of a plain `Trainer` are accepted if their files can be
+    read. During a training no other process can write to the output folder.
 
-    Numbers that are NaN or infinite end the training, and no such model is saved. With fp16, gradients may be
-    infinite: the scaler skips such a step.
+    NaN and infinite numbers end the training, and no such model is saved. With fp16, gradients may be infinite: the
+    scaler skips such a step.
     """
 
     args: Any
@@ -121,20 +121,20 @@ class BaseTrainer(Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
-        """As `Trainer.train`; what it returns is about this call alone, `whole_run` about all of them.
+        """As `Trainer.train`. The result is about this call only; `whole_run` is about all calls of a training.
 
         Args:
-            resume_from_checkpoint: Folder of a checkpoint; "last" or `True` for the last whole one of the output
-                folder. Where there is none, "last" begins anew, and `True` is an error.
-            trial: Of a search of hyperparameters.
+            resume_from_checkpoint: Folder of a checkpoint; "last" or `True` for the last complete one of the output
+                folder. If there is none, "last" starts from the beginning, and `True` is an error.
+            trial: The trial of a hyperparameter search.
             ignore_keys_for_eval: Outputs that an evaluation does not gather.
 
         Raises:
-            ValueError: If there is no such checkpoint, it is not whole, or it is of another run; the message names
-                the file or the settings.
+            ValueError: If there is no such checkpoint, it is not complete, or it belongs to another run; the message
+                names the file or the settings.
             NotFiniteError: If a loss, a gradient or a weight of the student is not finite.
             FolderInUseError: If another process writes to the output folder.
-            DiskFullError: If the disk is full; checkpoints that were whole are so still.
+            DiskFullError: If the disk is full; earlier checkpoints remain complete.
         """
         folder = str(self.args.output_dir)
         check_apart(folder, self.input_folders())
@@ -157,7 +157,7 @@ class BaseTrainer(Trainer):
         return output
 
     def _advise_arithmetic(self) -> None:
-        """Say in a line that the device has faster products than those of fp32, where nobody chose among them."""
+        """Print a line if the device is faster in bfloat16 or TF32 and the user has chosen no dtype."""
         weights = next(self.model.parameters()).dtype
         is_fp32 = self.accelerator.mixed_precision == "no" and weights == torch.float32
         if is_fp32 and self.args.tf32 is None and not fp32_is_tf32() and faster_flags():
@@ -351,9 +351,9 @@ class BaseTrainer(Trainer):
         super().log(logs, start_time)
 
     def check_student(self) -> None:
-        """Check what the last update made: the weights, and what the student says with them to the last rows.
+        """Check the weights after the last update, and the student's outputs for the last rows.
 
-        In all processes at once.
+        It is called in all processes at once.
 
         Raises:
             NotFiniteError: If something is not finite.
@@ -401,7 +401,7 @@ class BaseTrainer(Trainer):
             super()._save(str(part), state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As in `Trainer`, but older checkpoints are deleted only when this one is whole."""
+        """As in `Trainer`, but older checkpoints are deleted only when this one is complete."""
         run = self._get_output_dir(trial)
         folder = Path(run, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         if self.is_stock:

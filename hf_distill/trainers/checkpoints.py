@@ -81,7 +81,7 @@ _SIZES = re.compile(r"model_type|(num|n)_.*|.*_(size|dim)|dim")
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one trainer: which one it goes on from, and how it writes one that is finished or absent."""
+    """The checkpoints of one trainer: chooses the one to resume from, and writes complete ones."""
 
     # How many checkpoints are kept, as it was given; while one is being written.
     _limits: list[int | None] = field(default_factory=list)
@@ -98,13 +98,13 @@ class Checkpoints:
         """The checkpoint to load: on every process the one that the first process chose.
 
         Args:
-            asked: Folder of a checkpoint; "last" or `True` for the last whole one of the output folder.
+            asked: Folder of a checkpoint; "last" or `True` for the last complete one of the output folder.
             args: Of the training.
             settings: What decides the training now (`deciding`).
             stock: Whether the checkpoints are those of `Trainer`, file by file.
 
         Raises:
-            ValueError: If there is no such checkpoint, or it is not whole.
+            ValueError: If there is no such checkpoint, or it is not complete.
         """
         found: list[Any] = [None, None]
         if args.process_index == 0:
@@ -132,7 +132,7 @@ class Checkpoints:
         return found[0]
 
     def deciding(self, args: TrainingArguments, rows: Any) -> dict[str, Any]:
-        """Return what decides which weights a training on some rows ends with."""
+        """Return the settings that change the resulting weights of a training on some rows."""
         if self._rows[0] is not rows:
             self._rows = (rows, _content_of(rows))
         stock = {item.name for item in dataclasses.fields(TrainingArguments)}
@@ -190,17 +190,17 @@ class Checkpoints:
     def finish(
         self, folder: Path, args: TrainingArguments, settings: Mapping[str, Any], accelerator: Accelerator
     ) -> None:
-        """Say that a checkpoint is whole, once all processes have written their part."""
+        """Mark a checkpoint as complete, once all processes have written their part."""
         accelerator.wait_for_everyone()
         if args.should_save:
             finish(folder, settings, {"begun": self._begun})
 
     def rotate(self, folder: PathLike, limit: int | None, best: str | None) -> None:
-        """Delete what is beyond a number of checkpoints: those that are not whole, and then the oldest.
+        """Delete checkpoints above a limit: those that are not complete first, then the oldest.
 
         Args:
-            folder: Where they are.
-            limit: How many stay, at least the last one and the best one; `None` and 0 keep all.
+            folder: The folder of the checkpoints.
+            limit: How many are kept, at least the last one and the best one; `None` and 0 keep all.
             best: The best one.
         """
         found = _checkpoints_in(folder) if limit and limit > 0 else []

@@ -36,11 +36,11 @@ def agreement_sums(
 ) -> Sums:
     """Return the sums that one batch adds to the agreement of one objective.
 
-    Outputs are compared by the share of equal decisions and by the KL divergence from the teacher's probabilities at
-    temperature 1; a single number by its squared correlation. Layers, which may have different widths, are compared
-    by linear CKA of their tokens: the cosine between the centred similarities of all pairs of tokens (Kornblith et
-    al. 2019), 1 where one side is the other but for rotation and scale. It is that of the deepest layers that the
-    objective asks for, of queries, keys and values their mean.
+    Outputs are compared by the share of equal predictions and by the KL divergence from the teacher's probabilities at
+    temperature 1; regression by the squared correlation. Layers, which may have different widths, are compared by
+    linear CKA of their tokens (Kornblith et al. 2019): the cosine between the centred similarities of all pairs of
+    tokens. It is 1 if the features are equal up to rotation and scale. The deepest layers of the objective are
+    compared; for queries, keys and values the three values are averaged.
 
     Args:
         name: The objective's name.
@@ -72,7 +72,7 @@ def agreement_sums(
 
 @dataclass
 class AgreementMeter:
-    """Adds the sums of batches on the device until somebody asks for the numbers."""
+    """Adds the sums of batches on the device, until the result is read."""
 
     _sums: Sums = field(default_factory=dict)
 

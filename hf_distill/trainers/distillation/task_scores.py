@@ -54,7 +54,7 @@ class TaskEvaluation:
 
     Attributes:
         task: The task, as many rows of it as are used.
-        way: By its `head`, by a `probe`, or by its `vectors`; known once `choose` has seen the student.
+        way: How the student is scored: by its `head`, by a `probe`, or by its `vectors`; set by `choose`.
     """
 
     def __init__(self, task: LoadedTask, tokenizer: Any, args: DistillationArguments) -> None:
@@ -97,7 +97,7 @@ class TaskEvaluation:
         return self.tokens.remove_columns([name for name in LABEL_COLUMNS if name in self.tokens.column_names])
 
     def choose(self, model: DistillationModel) -> None:
-        """Decide how this student is scored, and say it.
+        """Choose how this student is scored, and print it.
 
         Raises:
             ValueError: If neither its head nor a probe can be scored.
@@ -150,7 +150,7 @@ class TaskEvaluation:
             model.show_features()
 
     def _why_no_head(self, model: DistillationModel, student: Any) -> str | None:
-        """Say why the student cannot be scored as it is; `None` if it can."""
+        """Return why the student's head cannot be scored; `None` if it can."""
         suffix = head_of(self.spec).suffix
         if not type(student).__name__.endswith(suffix):
             return f"the student is a {type(student).__name__} and no ...{suffix}"
@@ -293,7 +293,7 @@ class VectorEvaluation:
 
 
 class RankingEvaluation(VectorEvaluation):
-    """Scores a reranker by the order into which it puts the candidates of queries."""
+    """Scores a reranker by the order in which it puts the candidates of queries."""
 
     way = "ranking"
 
