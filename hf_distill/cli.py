@@ -110,7 +110,7 @@ VERBS = {
         then=_OF_TEACHER,
     ),
     "general": Verb(
-        "Mix general corpora into one, in chosen shares and without repeats.",
+        "Mix general corpora into one, in chosen shares and without duplicates.",
         ("GeneralCorpusArguments",),
         then=_OF_TEACHER,
     ),
@@ -174,7 +174,7 @@ VERBS = {
         then=("hf-distill export --model {folder}", _PUBLISH),
     ),
     "evaluate": Verb(
-        "Score a model on a task as it is: evaluate MODEL --task TASK.",
+        "Score a model on a task without training it: evaluate MODEL --task TASK.",
         ("TaskArguments", "EvaluationArguments"),
         words=("model",),
         examples=(

@@ -101,7 +101,7 @@ def short_page(
     known = INHERITED | known | {"preset": Flag("preset", "Settings of a paper (hf-distill info presets).")}
     lines = [f"usage: {prog} [CONFIG.yaml] [--flag value ...]", "", about, ""]
     lines += [f"  {example}" for example in examples]
-    lines += ["", "What most runs set:", *(line for name in flags for line in _describe(known[name]))]
+    lines += ["", "Common flags:", *(line for name in flags for line in _describe(known[name]))]
     return "\n".join([*lines, "", "Every flag, those of transformers too:", f"  {prog} --help_all"])
 
 
