@@ -72,13 +72,13 @@ class ArgumentClass:
     keywords_only: bool = False
 
 
-# Flags of `TrainingArguments` that stand on the short page.
+# Flags of `TrainingArguments` that are on the short page.
 INHERITED = {
-    "output_dir": Flag("output_dir", "Folder of everything that the run writes.", "trainer_output"),
-    "num_train_epochs": Flag("num_train_epochs", "Passes over the rows."),
-    "max_steps": Flag("max_steps", "Updates, in place of passes."),
-    "per_device_train_batch_size": Flag("per_device_train_batch_size", "Rows of a batch."),
-    "learning_rate": Flag("learning_rate", "Highest learning rate."),
+    "output_dir": Flag("output_dir", "Output folder.", "trainer_output"),
+    "num_train_epochs": Flag("num_train_epochs", "Number of epochs."),
+    "max_steps": Flag("max_steps", "Number of updates; it replaces the number of epochs."),
+    "per_device_train_batch_size": Flag("per_device_train_batch_size", "Rows in a batch."),
+    "learning_rate": Flag("learning_rate", "Peak learning rate."),
     "bf16": Flag("bf16", "Train in bfloat16 autocast."),
     "resume_from_checkpoint": Flag("resume_from_checkpoint", "Folder of a checkpoint, or last."),
 }
@@ -87,7 +87,7 @@ INHERITED = {
 def short_page(
     prog: str, about: str, class_names: Sequence[str], *, examples: Sequence[str], flags: Sequence[str]
 ) -> str:
-    """Return the text that `--help` prints for a verb with many flags: two examples, and what most runs need.
+    """Return the text that `--help` prints for a verb with many flags: two examples, and the common flags.
 
     Args:
         prog: The command, such as `hf-distill distill`.
