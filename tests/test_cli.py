@@ -89,7 +89,7 @@ def test_help_begins_with_two_examples_and_shows_what_most_runs_set(words, capsy
     assert out.startswith("usage: hf-distill distill [CONFIG.yaml]")
     assert VERBS["distill"].about in out
     assert out.index(VERBS["distill"].examples[0]) < out.index("--student_shape")
-    assert "  --output_dir\n      Folder of everything that the run writes." in out
+    assert "  --output_dir\n      Output folder." in out
     assert "--preset" in out
     assert sum(line.startswith("  --") for line in out.splitlines()) <= 16
     assert out.endswith("hf-distill distill --help_all\n")
