@@ -59,9 +59,11 @@ PROJECTION_SETTINGS = {"lr": "projection_learning_rate", "weight_decay": "projec
 class ConversionArguments:
     """Another library's configuration."""
 
-    library: str = field(metadata={"help": "Whose configuration it is: textbrewer. The first word may stand for it."})
+    library: str = field(
+        metadata={"help": "Whose configuration it is: textbrewer. It can also be given as the first word."}
+    )
     config: str = field(
-        metadata={"help": "JSON file of a DistillationConfig; the second word may stand for it."},
+        metadata={"help": "JSON file of a DistillationConfig; it can also be given as the second word."},
     )
     output: str | None = setting(None, "YAML file to write. Default: show it.")
 

@@ -23,7 +23,9 @@ class ScoredTaskArguments(TaskArguments):
 class ExportArguments:
     """A model for ONNX Runtime."""
 
-    model: str = field(metadata={"help": "Hub id or local folder of the model; the first word may stand for it."})
+    model: str = field(
+        metadata={"help": "Hub id or local folder of the model; it can also be given as the first word."}
+    )
     revision: str | None = setting(None, "Branch, tag or commit of the model.")
     output_dir: str | None = setting(None, "Output folder. Default: `onnx` in the model's own folder.")
     tolerance: float = setting(
