@@ -344,7 +344,9 @@ def usage() -> str:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    """Write a text to stdout; a character that the encoding of the terminal lacks is written as its number."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(f"{text}\n".encode(encoding, "backslashreplace").decode(encoding))
 
 
 def run_command(name: str, job: Callable[[], Any]) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import io
 import json
 import os
 import re
@@ -328,6 +329,14 @@ def test_a_process_of_torchrun_does_not_take_the_end_of_another_for_a_fault(monk
     assert last.startswith(
         "hf-distill distill: another process of this run has ended; its own last line says why ([/pytorch"
     )
+
+
+def test_what_the_terminal_cannot_show_does_not_end_a_job_as_an_error(monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", write_through=True)
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setattr(cli, "run_verb", lambda name, words: "caf\u00e9 \u4e2d")
+    assert main(["info"]) == 0
+    assert shown.buffer.getvalue() == b"caf\xe9 \\u4e2d\n"
 
 
 def test_nobody_has_to_read_the_help_to_its_end():
