@@ -54,7 +54,9 @@ def test_evaluation_texts_of_the_task_are_kept_out(data):
 
 
 def test_candidates_belong_to_folders_of_documents_and_queries(data):
-    with pytest.raises(ValueError, match=r"`--num_candidates` is 8, but `--task` 'glue/sst2' is no folder.*`--top_k`"):
+    with pytest.raises(
+        ValueError, match=r"`--num_candidates` is 8, but `--task` 'glue/sst2' is not a folder of documents.*`--top_k`"
+    ):
         build_corpus(*arguments(data, num_candidates=8))
 
 

@@ -374,7 +374,7 @@ def test_the_verb_takes_folders_before_its_flags(two, tmp_path, capsys):
     [
         (["nowhere"], {}, "`--runs`: there is no folder '.*nowhere'"),
         (["empty"], {}, "is not the folder of a run: it has none of results.json, report.json, checkpoint-"),
-        (["."], {}, r"is no run.*There are runs in it: .*corpus, .*one\."),
+        (["."], {}, r"is not the folder of a run.*There are runs in it: .*corpus, .*one\."),
         (["corpus"], {}, "is of the job 'corpus'; a report is about distill, teach, adapt, evaluate"),
         (["broken"], {}, "results.json' cannot be read as JSON, it may be cut short"),
         (["one", "one"], {}, "Two runs have one name"),
