@@ -46,8 +46,10 @@ class DataArguments:
         default=None, metadata={"help": "A folder with the local files of the tasks. Default: the Hub."}
     )
     max_length: int | None = field(default=None, metadata={"help": "Maximum tokens of a row. Default: each task's."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many rows of each task."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many rows of each task."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Maximum number of training rows per task."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Maximum number of rows per evaluation split."}
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

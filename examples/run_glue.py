@@ -53,8 +53,10 @@ class DataArguments:
 
     task_name: str = field(metadata={"help": "cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli, or a folder."})
     data_dir: str | None = field(default=None, metadata={"help": "Local files of the task. Default: the Hub."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many rows."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many rows."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Maximum number of training rows."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Maximum number of rows per evaluation split."}
+    )
 
 
 def as_text(rows: Dataset, spec: TaskSpec, text_column: str) -> Dataset:

@@ -47,8 +47,8 @@ class DataArguments:
     doc_stride: int | None = field(
         default=None, metadata={"help": "Tokens that two windows of a context share. Default: the task's."}
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many questions."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many questions."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Maximum number of training questions."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Maximum number of evaluation questions."})
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:

@@ -63,7 +63,7 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
     }
     planned: list[Student] = []
     # Name of a student -> whether there is one for each task.
-    anew: dict[str, bool] = {}
+    per_task: dict[str, bool] = {}
     for name, changes in arguments.student_changes().items():
         settings = {**shared, **changes}
         tasks = _only_tasks(name, settings.pop(ONLY_TASKS, None), names)
@@ -72,17 +72,17 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
             for task, own in json_mapping(settings.pop(OF_TASK, None), f"--students {name}: {OF_TASK}").items()
         }
         _check_tasks(name, OF_TASK, of_task, names)
-        named = [one for field in MODELS for one in _as_list(settings.get(field)) if one in anew]
-        anew[name] = (
-            bool(of_task) or any(TASK_MARK in text for text in _texts(settings)) or any(anew[one] for one in named)
+        named = [one for field in MODELS for one in _as_list(settings.get(field)) if one in per_task]
+        per_task[name] = (
+            bool(of_task) or any(TASK_MARK in text for text in _texts(settings)) or any(per_task[one] for one in named)
         )
         seeds: list[Any] = list(arguments.distillation_seeds or ()) or [None]
         if not tasks:
             continue  # The grid has none of its tasks.
         for seed in seeds:
-            for group in [(task,) for task in tasks] if anew[name] else [tasks]:
-                own = {**settings, **(of_task.get(group[0], {}) if anew[name] else {})}
-                if anew[name]:
+            for group in [(task,) for task in tasks] if per_task[name] else [tasks]:
+                own = {**settings, **(of_task.get(group[0], {}) if per_task[name] else {})}
+                if per_task[name]:
                     own = _filled(own, group[0], names[group[0]])
                 texts = [*_as_list(own.get("textbook")), own.get("eval_task")]
                 if any(text in names and takes_columns(text) for text in texts):
@@ -92,7 +92,7 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
                         own[field] = _renamed(own[field], lambda one, s=seed, g=group: _folder_of(planned, one, s, g))
                 if seed is not None:
                     own["seed"] = seed
-                parts = [name, *([names[group[0]].replace("/", "_")] if anew[name] else [])]
+                parts = [name, *([names[group[0]].replace("/", "_")] if per_task[name] else [])]
                 parts += [] if seed is None else [f"seed{seed}"]
                 planned.append(Student(name, group, seed, {**own, "output_dir": str(folder.joinpath(*parts))}))
     return planned

@@ -352,8 +352,8 @@ def _begun(model: Any, source: str | None, folder: str, results: Mapping[str, An
         began = f"the weights of {shown_name(source)}"
         return CardFacts(teacher=[], **own, initialisation=began, base_model=hub_id_of(source), commands=[command])
     # The speed of the student and the duration of its first training were measured with another head.
-    anew: dict[str, Any] = {"speed": {}, "seconds": None, "example": None, "onnx": None, "limits": []}
-    return dataclasses.replace(known, **own, **anew, commands=[*known.commands, command])
+    reset: dict[str, Any] = {"speed": {}, "seconds": None, "example": None, "onnx": None, "limits": []}
+    return dataclasses.replace(known, **own, **reset, commands=[*known.commands, command])
 
 
 def facts_of_folder(model: Any, folder: str, name: str) -> CardFacts:

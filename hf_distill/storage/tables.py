@@ -29,7 +29,7 @@ _LONGEST_CELL, _LOOKED_AT = 1 << 26, 1 << 24
 # A cell as a writer of quoted tables writes it, with the separator after it; and a cell that is still open at the end.
 _CELL = re.compile(r'(?:"(?:[^"]|"")*+"|[^"\t\r\n]*+)(\t|\r\n|\n|\r|\Z)')
 _OPEN_CELL = re.compile(r'"(?:[^"]|"")*+\Z')
-# The separator of a table is found from so many lines.
+# Number of lines from which the separator of a table is determined.
 _FEW_LINES = 1_000
 _TEXT: dict[str, Any] = {"encoding": "utf-8-sig", "newline": ""}
 # First bytes of files that are not UTF-8 text -> what kind of file it is.

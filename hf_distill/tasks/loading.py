@@ -94,7 +94,7 @@ class LoadedRows:
     def subset(
         self, max_train_samples: int | None = None, max_eval_samples: int | None = None, seed: int = 42
     ) -> Self:
-        """Return the task with at most so many training rows and rows per evaluation split, drawn with `seed`.
+        """Limit the number of training rows and of rows per evaluation split; the rows are drawn with `seed`.
 
         Raises:
             ValueError: If a number is not positive.

@@ -35,7 +35,7 @@ def _of_finite_rows(score: Score) -> Score:
             if len(wrong):
                 raise ValueError(
                     f"{score.__name__}: the {side} of row {wrong[0]} is {values[wrong[0]]} ({len(wrong)} of "
-                    f"{len(values)} are not finite); there is no score of such rows."
+                    f"{len(values)} are not finite); they cannot be scored."
                 )
         return score(predictions, references)
 

@@ -223,7 +223,7 @@ def tokenize_generation(
         fn_kwargs={"tokenizer": tokenizer, **lengths},
         remove_columns=rows.column_names,
         new_fingerprint=Hasher.hash(key),
-        desc="Tokenising",
+        desc="Tokenizing",
     )
     for column, special in (("source", 2), ("target", 1)):
         limit, flag = lengths[f"max_{column}_length"], f"`--max_{column}_length`"
