@@ -20,7 +20,7 @@ from hf_distill.hub.citations import resolve_citations
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.rendering import render_template, write_card_text
 from hf_distill.hub.selection import CARD_FILE, FACTS_FILE
-from hf_distill.hub.usage import onnx_usage, parts, usage
+from hf_distill.hub.usage import adapter_parts, onnx_usage, parts, usage
 from hf_distill.storage.files import read_json, write_json
 from hf_distill.storage.plain_values import as_hint
 
@@ -65,6 +65,7 @@ class ModelFacts:
         bytes: Size of the weights on disk.
         lineage: Its own origin, such as "fine-tuned on GLUE SST-2 for 3 epochs".
         licence: Its licence, if known.
+        adapter_of: Name by which the base model is loaded, for an adapter.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ModelFacts:
     bytes: int | None = None
     lineage: str | None = None
     licence: str | None = None
+    adapter_of: str | None = None
 
 
 @dataclass
@@ -309,6 +311,9 @@ def render_card(facts: CardFacts) -> str:
         writes=facts.writes,
         **shown,
     )
+    whole = parts(name, facts.pipeline_tag, writes=facts.writes)
+    if facts.student.adapter_of is not None:
+        code, whole = None, adapter_parts(name, facts.student.adapter_of, facts.pipeline_tag, facts.labels)
     # The code on the card runs in a copy of the folder, which contains the tokenizer too.
     onnx = facts.onnx and onnx_usage(".", facts.onnx.folder, language, facts.onnx.bytes, facts.pipeline_tag, **shown)
     text = render_template(
@@ -322,7 +327,7 @@ def render_card(facts: CardFacts) -> str:
         },
         facts=facts,
         usage=code,
-        parts=parts(name, facts.pipeline_tag, writes=facts.writes),
+        parts=whole,
         onnx_usage=onnx,
         onnx_alone=facts.onnx is not None and not facts.onnx.folder,
         max_labels=MAX_LABELS,
@@ -360,7 +365,7 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
     return ModelCardData(
         language=_distinct(facts.language) or None,
         license=facts.licence,
-        library_name="sentence-transformers" if theirs else "transformers",
+        library_name=_library(facts),
         base_model=_distinct([*(teacher.hub_id for teacher in facts.teacher), facts.base_model]) or None,
         tags=_distinct(tags),
         datasets=_distinct(datasets) or None,
@@ -370,6 +375,13 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
         model_name=facts.model_name if results else None,
         eval_results=results or None,
     )
+
+
+def _library(facts: CardFacts) -> str:
+    """The package that loads the student, by its name on the Hub."""
+    if facts.student.adapter_of is not None:
+        return "peft"
+    return "sentence-transformers" if facts.pipeline_tag in _TAGS else "transformers"
 
 
 def _widget(facts: CardFacts) -> list[dict[str, Any]] | None:

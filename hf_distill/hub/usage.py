@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .rendering import render_template
@@ -47,6 +47,13 @@ _TEXTS = {
 _PARTS = """from transformers import {auto_class}, AutoTokenizer
 
 model = {auto_class}.from_pretrained({name})
+tokenizer = AutoTokenizer.from_pretrained({name})"""
+
+_ADAPTER = """from peft import PeftModel
+from transformers import {auto_class}, AutoTokenizer
+
+base = {auto_class}.from_pretrained({base}{labels})
+model = PeftModel.from_pretrained(base, {name})
 tokenizer = AutoTokenizer.from_pretrained({name})"""
 
 _ONNX = """import onnxruntime
@@ -201,3 +208,21 @@ def parts(name: str, pipeline_tag: str | None, *, writes: bool = False) -> str |
         return None
     auto_class = "AutoModelForMaskedLM" if writes else _AUTO_CLASSES.get(pipeline_tag or "", "AutoModel")
     return _PARTS.format(name=quoted(name), auto_class=auto_class)
+
+
+def adapter_parts(name: str, base: str, pipeline_tag: str | None, labels: Sequence[str]) -> str:
+    """Python that loads an adapter on its base model, whose head may not know the labels.
+
+    Args:
+        name: What the adapter is loaded by.
+        base: What its base model is loaded by.
+        pipeline_tag: The Hub's name for what it does.
+        labels: Names of the classes, in the order of the head's outputs.
+    """
+    names = ", ".join(f"{number}: {quoted(label)}" for number, label in enumerate(labels))
+    return _ADAPTER.format(
+        auto_class=_AUTO_CLASSES.get(pipeline_tag or "", "AutoModel"),
+        base=quoted(base),
+        name=quoted(name),
+        labels=f", id2label={{{names}}}" if names else "",
+    )

@@ -498,6 +498,24 @@ def check_adapter(model: nn.Module) -> None:
         )
 
 
+def check_base_has_name(student: nn.Module) -> None:
+    """Warn where an adapter will be saved that does not say which model it belongs to."""
+    if name_of_base(student) == "":
+        logger.warning(
+            "The student was made in memory, so that the adapter that will be saved cannot say which model it belongs "
+            "to, and the weights under it are lost: save the student before (`save_pretrained`) and give what "
+            "`from_pretrained` loads, or merge the adapter after the training (`trainer.student.merge_and_unload()`)."
+        )
+
+
+def name_of_base(student: nn.Module) -> str | None:
+    """What the base model of an adapter was loaded by, "" if it was made in memory; `None` without an adapter."""
+    settings = getattr(student, "peft_config", None)
+    if not settings:
+        return None
+    return next(iter(settings.values())).base_model_name_or_path or ""
+
+
 def has_own_adapter(model: Any) -> bool:
     """Whether a model got an adapter by `add_adapter` or `load_adapter` of transformers."""
     return bool(getattr(model, "_hf_peft_config_loaded", False))

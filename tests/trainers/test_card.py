@@ -3,6 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+import torch
+from tiny_data import save_model
+from trainings import trained
 from transformers import BertForMaskedLM, BertForSequenceClassification, BertModel
 
 from hf_distill import DistillationArguments, create_student
@@ -54,3 +58,36 @@ def test_a_student_that_was_cut_out_of_its_teacher_says_so(build, tiny_teacher, 
     text = Path(trainer.args.output_dir, "README.md").read_text()
     assert "cut out of the teacher: teacher layers 2, 3; kept dimensions hold" in text
     assert "(fitted on 20 texts" in text
+
+
+def test_an_adapter_is_loaded_by_its_card_on_a_base_whose_head_knows_no_labels(
+    build, tiny_bert_config, tiny_tokenizer, tmp_path, monkeypatch
+):
+    peft = pytest.importorskip("peft")
+    names = {0: "negative", 1: "positive"}
+    folder = save_model(tmp_path / "base", BertForSequenceClassification(tiny_bert_config()), tiny_tokenizer)
+    student = BertForSequenceClassification.from_pretrained(folder, id2label=names)
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])
+    trainer = trained(build(student=student, trainer={"peft_config": config}, objectives=["logits"], max_steps=1))
+    trainer.save_model()
+    trainer.create_model_card()
+    text = Path(trainer.args.output_dir, "README.md").read_text()
+    assert "library_name: peft" in text
+    assert str(tmp_path) not in text
+    monkeypatch.chdir(tmp_path)
+    loaded = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], loaded)
+    assert loaded["base"].config.id2label == names
+    inputs = tiny_tokenizer("a good film", return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded["model"](**inputs).logits, trainer.student.eval()(**inputs).logits)
+
+
+def test_an_adapter_on_a_student_without_a_name_is_told(build, tiny_student, caplog):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])
+    told = "The student was made in memory, so that the adapter"
+    build(objectives=["logits"], max_steps=1).train()
+    assert told not in caplog.text
+    build(trainer={"peft_config": config}, objectives=["logits"], max_steps=1).train()
+    assert caplog.text.count(told) == 1

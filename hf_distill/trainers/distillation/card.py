@@ -33,6 +33,7 @@ from ...students.sizes import count_parameters
 from ...tasks.label_names import names_of_head
 from ...tasks.vectors import Pairs, Reranking, Retrieval
 from ...teachers.base import TeacherSource
+from ..checkpoints import name_of_base
 
 PIPELINE_TAGS = {
     "ForSequenceClassification": "text-classification",
@@ -99,6 +100,7 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
     described = {name: objective.describe() for name, objective in objectives.items()}
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     taken = first_weights_of(trainer.student)
+    base, base_id = _base_of(trainer.student)
     return CardFacts(
         model_name=model_name,
         initialisation=None if taken is None else f"cut out of the teacher: {taken}",
@@ -109,7 +111,9 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
             Path(args.output_dir).absolute().name,
             hub_id=trainer.hub_model_id or args.hub_model_id,
             vector=_vector_of(trainer.model.sentence_head, trainer.student.config),
+            adapter_of=base,
         ),
+        base_model=base_id,
         objectives=[
             ObjectiveFacts(name, trainer.model.weights[name], settings=_given(settings))
             for name, settings in described.items()
@@ -131,6 +135,17 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
         several_labels=getattr(trainer.student.config, "problem_type", None) == "multi_label_classification",
         scores=_vector_scores(trainer),
     )
+
+
+def _base_of(student: Any) -> tuple[str | None, str | None]:
+    """What the base model of an adapter is called, and its id where it came from the Hub."""
+    found = name_of_base(student)
+    if not found:
+        return None, None
+    # Only what came from the Hub has a commit; a path says nothing to a stranger.
+    if getattr(without_adapters(student).config, "_commit_hash", None) is not None:
+        return found, found
+    return shown_name(found), None
 
 
 def _tag_of(trainer: Any) -> str:

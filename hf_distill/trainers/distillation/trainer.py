@@ -47,7 +47,7 @@ from ..base import (
     unless_stock,
 )
 from ..callbacks import CountsEpochs, TermsInProgressBar
-from ..checkpoints import read_beside_student, write_beside_student
+from ..checkpoints import check_base_has_name, read_beside_student, write_beside_student
 from .collators import LABEL_NAMES, masking_collator
 from .evaluation import Evaluation, searched_loss
 from .fitting import begins_with_fit, fit_projections
@@ -410,6 +410,7 @@ class DistillationTrainer(BaseTrainer):
 
     def _begin_steps(self) -> None:
         super()._begin_steps()
+        check_base_has_name(self.student)
         self.model.use_attention()
         if self.args.student_dropout is not None:
             set_dropout(self.student, self.args.student_dropout)
