@@ -125,5 +125,5 @@ def test_one_teacher_and_a_student_must_be_named(given, message):
 
 def test_models_need_names_that_tell_them_apart(tmp_path):
     twice = {"teacher_shape": "1x12:2h", "student_shapes": ["1x12:2h"], "output_dir": str(tmp_path)}
-    with pytest.raises(ValueError, match="have one name"):
+    with pytest.raises(ValueError, match="have the same name"):
         bench(BenchmarkArguments(**twice, **QUICK))
