@@ -133,7 +133,7 @@ def test_one_shape_is_one_student(training):
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ([SHAPE, SHAPE], "two students '2x12-2h-20'.*`name` of its own"),
+        ([SHAPE, SHAPE], "two students '2x12-2h-20'.*its own `name`"),
         ([SHAPE, SMALL | {"name": "a/b"}], "a name is 'a/b'.*cannot have '/'"),
         (
             [SHAPE, SMALL | {"learning_rat": 1}],
