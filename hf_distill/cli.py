@@ -131,7 +131,7 @@ VERBS = {
     ),
     "precompute": Verb(
         "Store a teacher's signals, so that students are distilled without it.",
-        ("TeacherArguments", "TextbookArguments", "PrecomputeArguments"),
+        ("TeacherModelArguments", "TextbookArguments", "PrecomputeArguments"),
         examples=(
             "hf-distill precompute --teacher_model teacher --textbook outputs/corpus --output_dir outputs/stored",
             "hf-distill precompute --teacher_model teacher --textbook text.txt --objectives relation logits",
@@ -146,7 +146,7 @@ VERBS = {
     ),
     "distill": Verb(
         "Distil a teacher into a student on a textbook.",
-        ("FamilyArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments", "RunArguments"),
+        ("FamilyArguments", "TeacherModelArguments", "TextbookArguments", "MultiTeacherArguments", "RunArguments"),
         presets=True,
         examples=(
             "hf-distill distill --teacher_model teacher --textbook outputs/corpus --output_dir outputs/student",
@@ -162,7 +162,7 @@ VERBS = {
     ),
     "adapt": Verb(
         "Fine-tune a student on a task's labels and score it, beside its teacher and a baseline.",
-        ("TaskArguments", "AdaptationArguments", "FineTuningArguments", "TeacherArguments"),
+        ("TaskArguments", "AdaptationArguments", "FineTuningArguments", "TeacherModelArguments"),
         examples=(
             "hf-distill adapt --task reviews.csv --student_model outputs/student --output_dir outputs/adapted",
             "hf-distill adapt --task glue/rte --student_model outputs/student --teacher_model teacher --from_scratch",

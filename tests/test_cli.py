@@ -495,3 +495,11 @@ class TestTerminal:
     def test_verbose_shows_every_log(self, words, capsys):
         assert main([*words, "--verbose"]) == 0
         assert capsys.readouterr().out.count("{'loss':") == 2
+
+
+@pytest.mark.parametrize("verb", ["distill", "adapt", "precompute"])
+def test_settings_of_lora_are_those_of_verbs_that_fine_tune_a_teacher(verb, capsys):
+    """Nothing but a teacher is trained by LoRA: a rank would have no effect there."""
+    needed = ["--task", "glue/sst2", "--student_model", "student"] if verb == "adapt" else []
+    assert main([verb, *needed, "--lora_r", "8"]) == 2
+    assert "lora_r" in capsys.readouterr().err

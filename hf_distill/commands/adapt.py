@@ -27,7 +27,7 @@ from hf_distill.settings import (
     EvaluationArguments,
     FineTuningArguments,
     TaskArguments,
-    TeacherArguments,
+    TeacherModelArguments,
 )
 from hf_distill.students.sentence import SentenceHead, keep_activation, read_head
 from hf_distill.tasks.loading import LoadedTask
@@ -49,7 +49,7 @@ def run(
     task: TaskArguments,
     adaptation: AdaptationArguments,
     training: FineTuningArguments,
-    teacher: TeacherArguments | None = None,
+    teacher: TeacherModelArguments | None = None,
     *,
     way: Way = "adapt",
     baseline_training: FineTuningArguments | None = None,
@@ -163,7 +163,7 @@ def _score_search(
     task: TaskArguments,
     adaptation: AdaptationArguments,
     training: FineTuningArguments,
-    teacher: TeacherArguments | None,
+    teacher: TeacherModelArguments | None,
 ) -> dict[str, Any]:
     """Score a sentence encoder or a reranker on a retrieval task, beside its teacher, and save it with its card.
 
@@ -192,7 +192,7 @@ def _adapt_vectors(
     task: TaskArguments,
     adaptation: AdaptationArguments,
     training: FineTuningArguments,
-    teacher: TeacherArguments | None,
+    teacher: TeacherModelArguments | None,
     rows: LoadedTask,
     head: SentenceHead,
 ) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def _facts_of_vectors(
     student: dict[str, Any],
     baseline: dict[str, Any] | None,
     training: FineTuningArguments,
-    teacher: TeacherArguments | None,
+    teacher: TeacherModelArguments | None,
 ) -> dict[str, Any]:
     """The results of a sentence encoder or a reranker, beside those of its teacher."""
     reference = None
@@ -266,7 +266,7 @@ def _finish_vectors(
     task: TaskArguments,
     adaptation: AdaptationArguments,
     training: FineTuningArguments,
-    teacher: TeacherArguments | None,
+    teacher: TeacherModelArguments | None,
     *,
     random: Any = None,
 ) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from hf_distill.settings import (
     DistillationArguments,
     RunArguments,
     StudentArguments,
-    TeacherArguments,
+    TeacherModelArguments,
     TextbookArguments,
 )
 from hf_distill.settings.parsing import changed_arguments
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def run(
     student: StudentArguments,
-    teacher: TeacherArguments,
+    teacher: TeacherModelArguments,
     textbook: TextbookArguments,
     training: DistillationArguments,
     how_far: RunArguments | None = None,
@@ -76,7 +76,10 @@ def run(
 
 @writes_folder()
 def _train(
-    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+    student: StudentArguments,
+    teacher: TeacherModelArguments,
+    textbook: TextbookArguments,
+    training: DistillationArguments,
 ) -> dict[str, Any]:
     """Train one student, and write the files that `run` describes."""
     started = time.perf_counter()
@@ -88,7 +91,10 @@ def _train(
 
 @writes_folder()
 def _train_family(
-    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+    student: StudentArguments,
+    teacher: TeacherModelArguments,
+    textbook: TextbookArguments,
+    training: DistillationArguments,
 ) -> dict[str, Any]:
     """Train several students in one pass of the teachers, and write each as if it had been trained alone."""
     started = time.perf_counter()
@@ -121,7 +127,7 @@ def _train_family(
 def _describe(
     ready: Prepared,
     student: StudentArguments,
-    teacher: TeacherArguments,
+    teacher: TeacherModelArguments,
     textbook: TextbookArguments,
     training: DistillationArguments,
 ) -> None:
@@ -138,7 +144,7 @@ def _write(
     ready: Prepared,
     started: float,
     student: StudentArguments,
-    teacher: TeacherArguments,
+    teacher: TeacherModelArguments,
     textbook: TextbookArguments,
     training: DistillationArguments,
     **further: Any,
@@ -205,7 +211,10 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def dry_run(
-    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+    student: StudentArguments,
+    teacher: TeacherModelArguments,
+    textbook: TextbookArguments,
+    training: DistillationArguments,
 ) -> dict[str, Any]:
     """Prepare a distillation as `run` does, run the first batch forward, and stop; nothing is trained or saved.
 
@@ -272,7 +281,10 @@ class Prepared:
 
 
 def prepare(
-    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+    student: StudentArguments,
+    teacher: TeacherModelArguments,
+    textbook: TextbookArguments,
+    training: DistillationArguments,
 ) -> Prepared:
     """Load, read and check everything that `distill` needs; see `run`.
 

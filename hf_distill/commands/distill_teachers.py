@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.tokenizers import check_same_tokens
-from hf_distill.settings import DistillationArguments, MultiTeacherArguments, TeacherArguments
+from hf_distill.settings import DistillationArguments, MultiTeacherArguments, TeacherModelArguments
 from hf_distill.teachers.stored.manifest import is_stored_teacher
 from hf_distill.teachers.stored.teacher import StoredTeacher
 
@@ -60,7 +60,7 @@ class Teachers:
         self.models.clear()
 
 
-def open_teachers(teacher: TeacherArguments, training: DistillationArguments) -> Teachers:
+def open_teachers(teacher: TeacherModelArguments, training: DistillationArguments) -> Teachers:
     """Load the teacher of `--teacher_model`, or those of `--teacher_models`.
 
     Raises:
@@ -83,7 +83,7 @@ def open_teachers(teacher: TeacherArguments, training: DistillationArguments) ->
     return found
 
 
-def _open_several(names: list[str], teacher: TeacherArguments, *, align: bool) -> Teachers:
+def _open_several(names: list[str], teacher: TeacherModelArguments, *, align: bool) -> Teachers:
     if teacher.teacher_model is not None or teacher.teacher_revision is not None:
         given = "teacher_model" if teacher.teacher_model is not None else "teacher_revision"
         raise ValueError(f"`--{given}` is for one teacher: leave it out, or leave `--teacher_models` out.")

@@ -39,7 +39,7 @@ from hf_distill.settings import (
     MultiTeacherArguments,
     StudentArguments,
     TaskArguments,
-    TeacherArguments,
+    TeacherModelArguments,
     TextbookArguments,
 )
 from hf_distill.settings.parsing import parse
@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 
 GRID_FILE, TABLE_FILE, CELLS = "grid.json", "grid.md", "cells"
 RESUME = "resume_from_checkpoint"
-CLASSES = (StudentArguments, TeacherArguments, TextbookArguments, MultiTeacherArguments)
+CLASSES = (StudentArguments, TeacherModelArguments, TextbookArguments, MultiTeacherArguments)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ from hf_distill.settings import (
     StudentArguments,
     TaskArguments,
     TeacherArguments,
+    TeacherModelArguments,
     TextbookArguments,
 )
 from hf_distill.storage.files import copy_folder, remove
@@ -78,7 +79,6 @@ PAUSE = 0.02
 # The rows of the final table.
 ROLES = ("majority", "teacher", "student", "baseline")
 REPORTED = ("teacher", "student", "baseline", "majority", "task", "kind", "metric", "split", "split_rows", "retention")
-_NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
 @writes_folder(ONE_FILE_FOLDER, "teacher", *PLACES.values(), "distilled*", "student")
@@ -127,28 +127,28 @@ def run(
     teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, rows.spec))
     stages = Stages(folder, stage_names(plan, teaches), [rows.spec.to_dict(), rows.checksum()])
 
-    taught = None
+    taught, model = None, TeacherModelArguments(teacher.teacher_model, teacher.teacher_revision)
     if teaches:
         taught = stages.run("teacher", partial(teach.run, task, teacher, plan.teaching), task, teacher, plan.teaching)
-        teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
+        model = TeacherModelArguments(str(folder / "teacher"))
 
     places, built = _make_textbooks(stages, plan, task)
     seen = rows_distilled(plan, rows, built)
-    adaptation = plan_adaptation(plan, teacher, rows, seen)
-    stages.work = reckon_work(plan, adaptation, teacher, rows, seen)
+    adaptation = plan_adaptation(plan, model, rows, seen)
+    stages.work = reckon_work(plan, adaptation, model, rows, seen)
     learner, distilled = plan.student, []
     for source, training in zip(plan.sources, plan.distillations, strict=True):
         # If students are scored on a file, it is read with the columns of the task.
         named = columns if training.eval_task and takes_columns(training.eval_task) else {}
-        arguments = (learner, teacher, replace(_textbook(places[source], task, pipeline), **named), training)
+        arguments = (learner, model, replace(_textbook(places[source], task, pipeline), **named), training)
         distilled.append(stages.run(stage_of(training), partial(distill.run, *arguments), *arguments))
         learner = replace(plan.student, student_model=str(training.output_dir))
 
-    adapted = _adapt(stages, adaptation, task, teacher, pipeline)
+    adapted = _adapt(stages, adaptation, task, model, pipeline)
     exported = _export(stages, task) if pipeline.export else None
 
     stages.begin("report")
-    speed = measure_speed(str(teacher.teacher_model), str(folder / "student"))
+    speed = measure_speed(str(model.teacher_model), str(folder / "student"))
     results = {"teach": taught, "corpus": built, "distill": distilled[-1], "adapt": adapted, "export": exported}
     # Seconds of the whole job, including stages that were finished in an earlier call.
     seconds = time.perf_counter() - started + stages.seconds_before
@@ -259,7 +259,11 @@ def _textbook(place: str, task: TaskArguments, pipeline: PipelineArguments) -> T
 
 
 def _adapt(
-    stages: Stages, plan: AdaptationPlan, task: TaskArguments, teacher: TeacherArguments, pipeline: PipelineArguments
+    stages: Stages,
+    plan: AdaptationPlan,
+    task: TaskArguments,
+    teacher: TeacherModelArguments,
+    pipeline: PipelineArguments,
 ) -> dict[str, Any]:
     """Fine-tune the distilled student if requested, and score it beside its teacher and its baseline."""
     distilled = stages.folder / "distilled"

@@ -24,6 +24,7 @@ from hf_distill.settings import (
     StudentArguments,
     TaskArguments,
     TeacherArguments,
+    TeacherModelArguments,
 )
 from hf_distill.settings.parsing import changed_arguments, from_mapping
 from hf_distill.settings.presets import read_preset
@@ -256,7 +257,7 @@ def stage_of(distillation: DistillationArguments) -> str:
     return Path(str(distillation.output_dir)).name
 
 
-def knows_task(teacher: TeacherArguments, spec: TaskSpec) -> bool:
+def knows_task(teacher: TeacherModelArguments, spec: TaskSpec) -> bool:
     """Whether a teacher has the task's head with the same label names, so that it need not be fine-tuned."""
     names, found = head_names(teacher, spec), _names_of_any_head(teacher, spec)
     if names is not None:
@@ -272,7 +273,7 @@ def knows_task(teacher: TeacherArguments, spec: TaskSpec) -> bool:
     return names is not None
 
 
-def head_names(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
+def head_names(teacher: TeacherModelArguments, spec: TaskSpec) -> list[str] | None:
     """The labels of a teacher that has the task's head with the same label names; `None` for any other teacher."""
     names = _names_of_any_head(teacher, spec)
     if names is None or spec.label_names is None or is_generic(names):
@@ -280,7 +281,7 @@ def head_names(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
     return None if order_by_name(names, spec.label_names) is None else names
 
 
-def _names_of_any_head(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
+def _names_of_any_head(teacher: TeacherModelArguments, spec: TaskSpec) -> list[str] | None:
     """The labels of a teacher that has a head of the task's kind, with any labels; `None` for any other teacher."""
     if teacher.teacher_model is None:
         return None
@@ -308,7 +309,7 @@ class AdaptationPlan:
 
 
 def plan_adaptation(
-    plan: Plan, teacher: TeacherArguments, rows: LoadedTask, seen: Mapping[str, float]
+    plan: Plan, teacher: TeacherModelArguments, rows: LoadedTask, seen: Mapping[str, float]
 ) -> AdaptationPlan:
     """Choose the epochs of student and baseline if `--adapt` does not set them.
 
@@ -354,7 +355,7 @@ def rows_distilled(plan: Plan, rows: LoadedTask, built: dict[str, Any] | None) -
 
 
 def reckon_work(
-    plan: Plan, adaptation: AdaptationPlan, teacher: TeacherArguments, rows: LoadedTask, seen: Mapping[str, float]
+    plan: Plan, adaptation: AdaptationPlan, teacher: TeacherModelArguments, rows: LoadedTask, seen: Mapping[str, float]
 ) -> dict[str, float]:
     """Estimate how much each training computes, in products of a weight and a row; all rows count as equally long.
 

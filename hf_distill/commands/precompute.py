@@ -11,14 +11,14 @@ from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import finish
 from hf_distill.commands.textbook import read_rows
 from hf_distill.hub.loading import load_model, load_tokenizer
-from hf_distill.settings import PrecomputeArguments, TeacherArguments, TextbookArguments
+from hf_distill.settings import PrecomputeArguments, TeacherModelArguments, TextbookArguments
 from hf_distill.students.shapes import parse_shape
 from hf_distill.teachers.stored.precompute import precompute
 from hf_distill.teachers.zero_shot import precompute_zero_shot, read_candidate_labels
 
 
 @writes_folder()
-def run(teacher: TeacherArguments, textbook: TextbookArguments, storing: PrecomputeArguments) -> dict[str, Any]:
+def run(teacher: TeacherModelArguments, textbook: TextbookArguments, storing: PrecomputeArguments) -> dict[str, Any]:
     """Store the signals of a teacher for every row of a textbook, or the labels of a zero-shot teacher.
 
     Writes to `storing.output_dir`: the stored teacher, which `hf-distill distill --teacher_model` accepts, with

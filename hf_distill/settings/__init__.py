@@ -46,7 +46,11 @@ if TYPE_CHECKING:
     from .push import PushArguments as PushArguments
     from .report import ReportArguments as ReportArguments
     from .task import ColumnArguments as ColumnArguments, TaskArguments as TaskArguments
-    from .teach import FineTuningArguments as FineTuningArguments, TeacherArguments as TeacherArguments
+    from .teach import (
+        FineTuningArguments as FineTuningArguments,
+        TeacherArguments as TeacherArguments,
+        TeacherModelArguments as TeacherModelArguments,
+    )
     from .vocabulary import VocabularyArguments as VocabularyArguments
 
 _MODULE_OF = names_of(__name__)

@@ -13,11 +13,17 @@ from .values import setting
 
 
 @dataclass
-class TeacherArguments:
-    """The teacher and, for its fine-tuning, LoRA."""
+class TeacherModelArguments:
+    """The teacher."""
 
     teacher_model: str | None = setting(None, "Hub id or local folder of the teacher.")
     teacher_revision: str | None = setting(None, "Branch, tag or commit of the teacher.")
+
+
+@dataclass
+class TeacherArguments(TeacherModelArguments):
+    """The model that becomes a teacher by fine-tuning, and LoRA for it."""
+
     lora_r: int | None = setting(
         None,
         "LoRA: train low-rank matrices of this rank instead of all weights, and merge them at the end. "
