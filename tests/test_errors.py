@@ -191,7 +191,7 @@ def test_it_ends_with_one_line_that_says_what_was_wrong(here, capsys, words, mes
         (of("encoder", "text.txt", "--max_steps"), "`--max_steps` has no value."),
         (of("encoder", "text.txt", "--preset"), "`--preset` has no value."),
         (of("encoder", "text.txt", "--bf16", "maybe"), "`--bf16`: 'maybe' is neither true nor false."),
-        (["export"], "`--model` is missing. Hub id or local folder of the model; the first word may stand for it."),
+        (["export"], "`--model` is missing. Hub id or local folder of the model; it can also be given as the first "),
         (["adapt"], "`--student_model` is missing. Hub id or local folder of the student."),
     ],
 )

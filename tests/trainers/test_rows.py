@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from hf_distill.teachers.stored.precompute import precompute
-from hf_distill.trainers.distillation import trainer as trainer_module
+from hf_distill.trainers.distillation import evaluation
 
 COUNT = 16
 
@@ -494,7 +494,7 @@ def test_what_is_no_data_set_is_named_with_what_to_give(build, texts):
 
 
 def test_metrics_that_cannot_be_computed_are_said(build, texts, warnings_of):
-    said = warnings_of(trainer_module)
+    said = warnings_of(evaluation)
     rows = [{"text": text} for text in texts]
     assert "eval_x" not in build(train_dataset=rows, eval_dataset=rows, compute_metrics=lambda _: {"x": 1}).evaluate()
     assert said == ["`compute_metrics` is not called: the evaluation rows have no labels."]

@@ -30,7 +30,8 @@ def train(make_trainer, tmp_path, sentences):
     text = datasets.Dataset.from_dict({"text": sentences})
     (tmp_path / "mood").mkdir()
     names = ("negative", "positive")
-    spec = custom_spec("mood", tmp_path / "mood", {"text_columns": ("text",), "label_names": names})
+    fields = {"text_columns": ("text",), "label_names": names, "evaluation_splits": ("validation",)}
+    spec = custom_spec("mood", tmp_path / "mood", fields)
     labelled = labelled_rows(sentences[:8], [0, 1] * 4, names)
     task = LoadedTask(spec, datasets.DatasetDict({"validation": labelled}), "memory")
     objectives = [
