@@ -130,6 +130,7 @@ def distilled(student: Any, tokenizer: Any, words: argparse.Namespace, options: 
         disable_tqdm=True,
         objectives=words.objectives,
         student_dropout=words.student_dropout,
+        warmup_steps=words.warmup_steps,
         bf16=words.bf16,
         use_cpu=not torch.cuda.is_available(),
         **options,
@@ -179,7 +180,11 @@ def known(output: str) -> set[tuple[Any, ...]]:
 def key_of(result: dict[str, Any]) -> tuple[Any, ...]:
     """What tells one result from another."""
     names = ("teacher", "shape", "init", "vocabulary", "calibration", "updates", "seed")
-    learnt = (*result["objectives"], result.get("learning_rate")) if result["updates"] else ()
+    learnt = (
+        (*result["objectives"], result.get("learning_rate"), result.get("warmup_steps", 0.01))
+        if result["updates"]
+        else ()
+    )
     return (*(result[name] for name in names), *learnt, result.get("split", "validation"))
 
 
@@ -223,6 +228,7 @@ def main() -> None:
     parser.add_argument("--stored", help="Folder of `hf-distill precompute`: teacher and rows of all updates.")
     parser.add_argument("--learning_rate", type=float, help="The same rate for every start.")
     parser.add_argument("--student_dropout", type=float)
+    parser.add_argument("--warmup_steps", type=float, default=0.01)
     parser.add_argument("--split", default="validation", help="STS-B's rows: `train` to compare settings.")
     parser.add_argument("--tasks", nargs="*", default=["glue/sst2", "glue/rte"])
     parser.add_argument("--bf16", action="store_true")
@@ -238,7 +244,8 @@ def main() -> None:
                 head = {"teacher": Path(words.teacher).name, "shape": words.shape, "init": init}
                 result = head | {"vocabulary": words.vocabulary, "calibration": words.calibration}
                 result |= {"updates": updates, "seed": seed, "split": words.split, "objectives": words.objectives}
-                result |= {"learning_rate": rate_of(words, init)} if updates else {}
+                if updates:
+                    result |= {"learning_rate": rate_of(words, init), "warmup_steps": words.warmup_steps}
                 if key_of(result) in done:
                     continue
                 result |= measure(words, init, updates, seed)
